@@ -1,0 +1,48 @@
+"""The narrow waist: what a wrapper may know about a reward model, and nothing more.
+
+Wrappers call ``score`` with uint8 frames and get :class:`FrameScores` back, numpy at both ends. A local
+GPU model, a remote one and a four-line fake are interchangeable. This module imports numpy only, so that
+environment workers, which import it, stay small.
+"""
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["FrameScores", "RewardModel", "UnknownPromptWarning"]
+
+
+class FrameScores(NamedTuple):
+    """What a reward model says about ``n`` frames; three float32 arrays of shape ``(n,)``.
+
+    ``rewards``: R(s) of the paper's eq. 3, in [-1, 1] for unit embeddings.
+    ``goal_similarity``: s.g, the frame's unit embedding dot the goal's embedding.
+    ``baseline_similarity``: s.b likewise; all zeros for a model without a baseline.
+    """
+
+    rewards: NDArray[np.float32]
+    goal_similarity: NDArray[np.float32]
+    baseline_similarity: NDArray[np.float32]
+
+
+@runtime_checkable
+class RewardModel(Protocol):
+    """Anything with ``score``. Every other attribute (``recipe``, ``constants``, ...) is optional."""
+
+    def score(self, frames: NDArray[np.uint8]) -> FrameScores:
+        """Score uint8 RGB frames, 0 to 255, shape ``(n, height, width, 3)``.
+
+        The array may be reused by the caller as soon as this returns, so implementations must not keep it.
+        """
+        ...
+
+
+class UnknownPromptWarning(UserWarning):
+    """The embedded model was given a prompt with content words it has not learnt; the text names them."""
+
+
+def recipe_of(reward_model: Any) -> dict[str, Any] | None:
+    """The plain dict that rebuilds ``reward_model``, or None for a model (a fake, say) that has none."""
+    recipe = getattr(reward_model, "recipe", None)
+    return dict(recipe) if isinstance(recipe, dict) else None

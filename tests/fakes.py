@@ -4,12 +4,17 @@ A frame of the wrong env, of the wrong step or of the next episode becomes a wro
 different float. The module imports numpy and gymnasium only, because env workers import it.
 """
 
+import os
+import signal
+import sys
+import threading
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from vlmrm_wrap.frames import FrameCapture
 from vlmrm_wrap.protocols import FrameScores
 
 HEIGHT, WIDTH = 8, 12
@@ -81,3 +86,33 @@ class PaintedReward:
         return FrameScores(
             rewards.astype(np.float32), corner[:, 1].astype(np.float32), corner[:, 2].astype(np.float32)
         )
+
+
+def captured(index: int, lengths: tuple[int, ...] = (3, 5, 2), **kwargs: Any) -> FrameCapture:
+    """What a vector env's env function returns."""
+    return FrameCapture(PaintedEnv(index, lengths, **kwargs))
+
+
+class FailingEnv(PaintedEnv):
+    """Does ``how`` in step ``when``: "die", "wedge", "raise", "report" what is loaded, or "nothing"."""
+
+    def __init__(self, how: str, when: int) -> None:
+        super().__init__(1, (50,))
+        self.how, self.when = how, when
+
+    def step(self, action: int):
+        *result, info = super().step(action)
+        if self.time == self.when:
+            if self.how == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            elif self.how == "wedge":
+                threading.Event().wait()
+            elif self.how == "raise":
+                raise OSError("the simulator broke")
+            elif self.how == "report":
+                info = {"torch_loaded": "torch" in sys.modules}
+        return *result, info
+
+
+def failing(how: str, when: int) -> FrameCapture:
+    return FrameCapture(FailingEnv(how, when))

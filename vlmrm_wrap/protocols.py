@@ -5,6 +5,7 @@ GPU model, a remote one and a four-line fake are interchangeable. This module im
 environment workers, which import it, stay small.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -43,6 +44,43 @@ class UnknownPromptWarning(UserWarning):
 
 
 def recipe_of(reward_model: Any) -> dict[str, Any] | None:
-    """The plain dict that rebuilds ``reward_model``, or None for a model (a fake, say) that has none."""
+    """The plain dict that rebuilds ``reward_model``, or None for a model (a fake, say) without one."""
     recipe = getattr(reward_model, "recipe", None)
-    return dict(recipe) if isinstance(recipe, dict) else None
+    return dict(recipe) if isinstance(recipe, Mapping) else None
+
+
+def as_reward_model(reward_model: Any) -> RewardModel:
+    """A reward model as it is, or the one that a recipe describes; TypeError for anything else."""
+    if isinstance(reward_model, Mapping):
+        from vlmrm_wrap.reward_model import CLIPRewardModel  # torch and the weights, only now
+
+        return CLIPRewardModel.from_recipe(dict(reward_model))
+    if not callable(getattr(reward_model, "score", None)):
+        raise TypeError(
+            f"reward_model is {reward_model!r}; required: an object with score(frames) -> FrameScores, or a "
+            "recipe. CLIPRewardModel.from_pretrained('embedded', goal_prompts='...') makes one."
+        )
+    model: RewardModel = reward_model
+    return model
+
+
+def score_frames(reward_model: RewardModel, frames: NDArray[np.uint8]) -> FrameScores:
+    """``reward_model.score(frames)``, refused unless it holds one number a frame in each of three arrays.
+
+    A reward of shape (n, 1), or of one frame for all envs, would otherwise be broadcast in silence.
+    """
+    scores = reward_model.score(frames)
+    try:
+        checked = FrameScores(*(np.asarray(part, dtype=np.float32) for part in scores))
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{type(reward_model).__name__}.score returned {type(scores).__name__}; required: "
+            "FrameScores(rewards, goal_similarity, baseline_similarity), arrays of one number a frame"
+        ) from error
+    shapes = {part.shape for part in checked}
+    if shapes != {(len(frames),)}:
+        raise ValueError(
+            f"{type(reward_model).__name__}.score returned arrays of shape {sorted(shapes)} for "
+            f"{len(frames)} frames; required: three of shape ({len(frames)},)"
+        )
+    return checked

@@ -1,0 +1,17 @@
+"""The Stable-Baselines3 side: ``pip install "vlmrm-wrap[train]"``.
+
+venv = CLIPRewardVecEnv(make_vec_env("CartPole-v1", n_envs=8), model)
+PPO("MlpPolicy", venv).learn(100_000, callback=CLIPRewardLogger())
+"""
+
+try:
+    import stable_baselines3 as _stable_baselines3  # noqa: F401
+except ImportError as error:
+    from gymnasium.error import DependencyNotInstalled
+
+    raise DependencyNotInstalled('vlmrm_wrap.sb3 needs Stable-Baselines3: pip install "vlmrm-wrap[train]"') from error
+
+from vlmrm_wrap.sb3.callbacks import CLIPRewardLogger
+from vlmrm_wrap.sb3.vec_env import CLIPRewardVecEnv, make_vec_env
+
+__all__ = ["CLIPRewardLogger", "CLIPRewardVecEnv", "make_vec_env"]

@@ -1,0 +1,45 @@
+"""Callbacks for Stable-Baselines3."""
+
+from collections import deque
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+
+__all__ = ["CLIPRewardLogger"]
+
+
+class CLIPRewardLogger(BaseCallback):
+    """Logs ``rollout/ep_clip_rew_mean``, the mean CLIP return of the latest episodes.
+
+    Beside it, Stable-Baselines3 logs ``rollout/ep_rew_mean``: the env's own return, when Monitor is inside
+    CLIPRewardVecEnv. Two curves that part are the first sign of a reward that is gamed. The window is the
+    algorithm's ``stats_window_size`` (100 episodes), as for ``ep_rew_mean``.
+
+    ``ep_clip_rew_mean``: the latest value, NaN before the first episode has ended.
+    """
+
+    def __init__(self, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        self._returns: deque[float] = deque(maxlen=100)
+
+    def _on_training_start(self) -> None:
+        window = getattr(self.model, "_stats_window_size", 100)
+        self._returns = deque(self._returns, maxlen=window)
+
+    @property
+    def ep_clip_rew_mean(self) -> float:
+        return float(np.mean(self._returns)) if self._returns else float("nan")
+
+    def _on_step(self) -> bool:
+        ended = [info["clip_episode"]["r"] for info in self.locals["infos"] if "clip_episode" in info]
+        if ended:
+            self._returns.extend(ended)
+            self._record()  # off-policy algorithms write their log in the middle of a rollout
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self._record()
+
+    def _record(self) -> None:
+        if self._returns:
+            self.logger.record("rollout/ep_clip_rew_mean", self.ep_clip_rew_mean)

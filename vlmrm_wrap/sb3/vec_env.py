@@ -1,0 +1,179 @@
+"""CLIPRewardVecEnv: Stable-Baselines3's vector envs, all frames in one batch; and make_vec_env."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.env_util import make_vec_env as sb3_make_vec_env
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    SubprocVecEnv,
+    VecEnv,
+    VecEnvWrapper,
+    unwrap_vec_normalize,
+)
+
+from vlmrm_wrap.frames import FrameCapture, FrameReader, SharedFrames
+from vlmrm_wrap.protocols import RewardModel, as_reward_model, score_frames
+from vlmrm_wrap.workers import WorkerWatch
+from vlmrm_wrap.wrappers.horizon import FixedHorizon
+
+__all__ = ["CLIPRewardVecEnv", "make_vec_env"]
+
+
+def make_vec_env(
+    env_id: str | Callable[..., gym.Env[Any, Any]],
+    n_envs: int,
+    *,
+    seed: int | None = None,
+    vec_env_cls: type[DummyVecEnv] | type[SubprocVecEnv] = DummyVecEnv,
+    start_method: str | None = None,
+    fixed_horizon: int | None = None,
+    wrappers: Sequence[Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]] = (),
+    env_kwargs: dict[str, Any] | None = None,
+) -> VecEnv:
+    """Stable-Baselines3's own ``make_vec_env``, with the wrappers that a CLIP reward needs, in their order.
+
+    From inside: the env (``env_id``, or what a callable returns, with ``env_kwargs``), FixedHorizon if
+    ``fixed_horizon`` gives its steps, ``wrappers``, Monitor, FrameCapture. So Monitor's ``info["episode"]``,
+    and with it ``rollout/ep_rew_mean``, is the env's own return. ``start_method``: how a SubprocVecEnv starts
+    its workers ("fork", "spawn", "forkserver").
+
+    Raises ValueError for a ``start_method`` without SubprocVecEnv or another render mode than "rgb_array".
+    """
+    kwargs = {"render_mode": "rgb_array", **(env_kwargs or {})}
+    if kwargs["render_mode"] != "rgb_array":
+        raise ValueError(f"render_mode is {kwargs['render_mode']!r}; required: 'rgb_array', the default here")
+    if start_method is not None and not issubclass(vec_env_cls, SubprocVecEnv):
+        raise ValueError(f"start_method={start_method!r} needs vec_env_cls=SubprocVecEnv, which starts processes")
+
+    def make(**kwargs: Any) -> gym.Env[Any, Any]:
+        env = gym.make(env_id, **kwargs) if isinstance(env_id, str) else env_id(**kwargs)
+        if fixed_horizon is not None:
+            env = FixedHorizon(env, fixed_horizon)
+        for wrapper in wrappers:
+            env = wrapper(env)
+        return env
+
+    return sb3_make_vec_env(
+        make,
+        n_envs,
+        seed=seed,
+        env_kwargs=kwargs,
+        wrapper_class=FrameCapture,
+        vec_env_cls=vec_env_cls,
+        vec_env_kwargs={} if start_method is None else {"start_method": start_method},
+    )
+
+
+class CLIPRewardVecEnv(VecEnvWrapper):
+    """Replaces the rewards of a VecEnv by those of CLIP, the vision-language *model* (no reward clipping).
+
+    One batch of frames a step. Rewards are float32 ``(n,)``, R(s) of the frame after the step (Rocamonde et al.
+    2023, eq. 3), also on an episode's last step, which a VecEnv's own ``get_images()`` no longer shows.
+
+    ``venv``: from :func:`make_vec_env`, or any VecEnv whose sub-envs hold a FrameCapture. VecNormalize,
+    VecMonitor and the like go outside. ``reward_model``: as in :class:`~vlmrm_wrap.CLIPRewardWrapper`.
+    ``worker_timeout``: seconds after which a worker without an answer counts as wedged, None for never.
+
+    Each info gains ``env_reward``, ``goal_similarity``, ``baseline_similarity`` (Python floats) and, at an
+    episode's end, ``clip_episode = {"r": return, "l": length}`` in these rewards;
+    :class:`~vlmrm_wrap.sb3.CLIPRewardLogger` logs it. ``info["episode"]`` stays the env's own, from Monitor.
+
+    Example:
+        >>> venv = CLIPRewardVecEnv(make_vec_env("CartPole-v1", n_envs=8, fixed_horizon=200), model)
+        >>> algo = PPO("MlpPolicy", venv).learn(100_000, callback=CLIPRewardLogger())
+
+    Raises, at construction: ValueError for sub-envs without FrameCapture, or a VecNormalize inside. While
+    running: :class:`~vlmrm_wrap.workers.WorkerDied` within 2 seconds when a worker dies, TimeoutError when one
+    is wedged.
+    """
+
+    def __init__(
+        self,
+        venv: VecEnv,
+        reward_model: RewardModel | Mapping[str, Any],
+        *,
+        worker_timeout: float | None = 60.0,
+    ) -> None:
+        _refuse(venv)
+        super().__init__(venv)
+        self._frames = FrameReader(
+            venv.num_envs,
+            call=venv.env_method,
+            bind=self._bind,
+            across_processes=not isinstance(venv.unwrapped, DummyVecEnv),
+        )
+        self._watch = WorkerWatch(venv.unwrapped, worker_timeout, self._frames.unstepped)
+        self.reward_model = as_reward_model(reward_model)
+        self._clip_return = np.zeros(venv.num_envs)
+        self._clip_length = np.zeros(venv.num_envs, np.int64)
+
+    def reset(self) -> Any:
+        with self._watch.operation("reset"):
+            obs = self.venv.reset()
+        self._frames.skip()
+        self._clip_return[:] = 0.0
+        self._clip_length[:] = 0
+        return obs
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        with self._watch.operation("step"):
+            self.venv.step_async(actions)
+
+    def step_wait(self) -> tuple[Any, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
+        with self._watch.operation("step"):
+            obs, env_rewards, dones, env_infos = self.venv.step_wait()
+            frames, stepped = self._frames.collect()
+        if not stepped.all():
+            raise RuntimeError(
+                f"sub-envs {np.flatnonzero(~stepped).tolist()} took no step; required: one step of each sub-env "
+                f"a step. {type(self.venv.unwrapped).__name__} must call the step of every FrameCapture."
+            )
+        scores = score_frames(self.reward_model, frames)
+        rewards = scores.rewards.copy()
+        self._clip_return += rewards
+        self._clip_length += 1
+        infos = []
+        for i, env_info in enumerate(env_infos):
+            info = {
+                **env_info,
+                "env_reward": float(env_rewards[i]),
+                "goal_similarity": float(scores.goal_similarity[i]),
+                "baseline_similarity": float(scores.baseline_similarity[i]),
+            }
+            if dones[i]:
+                info["clip_episode"] = {"r": float(self._clip_return[i]), "l": int(self._clip_length[i])}
+                self._clip_return[i] = self._clip_length[i] = 0
+            infos.append(info)
+        return obs, rewards, dones, infos
+
+    def close(self) -> None:
+        self._watch.close(self.venv.close)
+        self._frames.close()
+
+    def _bind(self, shared: SharedFrames) -> None:
+        for i in range(self.num_envs):
+            self.venv.env_method("clip_bind", shared, i, indices=[i])
+
+
+def _refuse(venv: VecEnv) -> None:
+    if unwrap_vec_normalize(venv) is not None:
+        raise ValueError(
+            "VecNormalize is inside CLIPRewardVecEnv, where off-policy algorithms would train on the env's own "
+            "rewards. Put it outside: VecNormalize(CLIPRewardVecEnv(venv, model))."
+        )
+    layer: Any = venv
+    while isinstance(layer, VecEnvWrapper):
+        if isinstance(layer, CLIPRewardVecEnv):
+            raise ValueError("this VecEnv has a CLIPRewardVecEnv already; two would take each other's frames")
+        layer = layer.venv
+    if not venv.has_attr("clip_arm"):
+        raise ValueError(
+            "the sub-envs hold no FrameCapture, and a VecEnv's get_images() shows the next episode's first frame "
+            "after an end. Make them with vlmrm_wrap.sb3.make_vec_env(env_id, n_envs), or pass "
+            "wrapper_class=vlmrm_wrap.FrameCapture to Stable-Baselines3's, with env_kwargs={'render_mode': "
+            "'rgb_array'}."
+        )

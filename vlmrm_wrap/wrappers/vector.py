@@ -1,0 +1,223 @@
+"""CLIPRewardVectorWrapper: Gymnasium vector envs, all sub-envs' frames in one batch; and make_vec."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
+from numpy.typing import NDArray
+
+from vlmrm_wrap.frames import FrameCapture, FrameReader
+from vlmrm_wrap.protocols import RewardModel, as_reward_model, score_frames
+from vlmrm_wrap.workers import WorkerWatch
+
+__all__ = ["CLIPRewardVectorWrapper", "make_vec"]
+
+
+def make_vec(
+    env_id: str | gym.envs.registration.EnvSpec,
+    num_envs: int,
+    *,
+    vectorization_mode: str = "sync",
+    wrappers: Sequence[Callable[[gym.Env[Any, Any]], Any]] = (),
+    autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+    max_episode_steps: int | None = None,
+    context: str | None = None,
+    **env_kwargs: Any,
+) -> VectorEnv[Any, Any, Any]:
+    """:func:`gymnasium.make_vec` with ``render_mode="rgb_array"`` and a FrameCapture around every sub-env.
+
+    ``vectorization_mode``: "sync" or "async"; a ``vector_entry_point`` takes no wrappers and is never used.
+    ``wrappers``: put around each sub-env, inside FrameCapture. ``max_episode_steps``: None for the env's own,
+    -1 for none. ``context``: how "async" starts its workers, "fork", "spawn" or "forkserver", None for
+    Python's default; MuJoCo needs one of the last two once something has rendered in this process.
+    ``env_kwargs`` go to the env.
+
+    Raises ValueError for another vectorization or render mode.
+    """
+    if vectorization_mode not in ("sync", "async"):
+        raise ValueError(
+            f"vectorization_mode is {vectorization_mode!r}; required: 'sync' or 'async'. (An env's own "
+            "vector_entry_point takes no wrappers, so its frames can't be captured: make it with "
+            "gymnasium.make_vec, and CLIPRewardVectorWrapper uses its render().)"
+        )
+    if env_kwargs.setdefault("render_mode", "rgb_array") != "rgb_array":
+        raise ValueError(f"render_mode is {env_kwargs['render_mode']!r}; required: 'rgb_array', the default here")
+    if context is not None and vectorization_mode != "async":
+        raise ValueError(f"context={context!r} is for vectorization_mode='async', which starts worker processes")
+    if max_episode_steps is not None:
+        env_kwargs["max_episode_steps"] = max_episode_steps
+    vector_kwargs: dict[str, Any] = {"autoreset_mode": autoreset_mode}
+    if context is not None:
+        vector_kwargs["context"] = context
+    return gym.make_vec(
+        env_id,
+        num_envs=num_envs,
+        vectorization_mode=vectorization_mode,
+        vector_kwargs=vector_kwargs,
+        wrappers=[*wrappers, FrameCapture],
+        **env_kwargs,
+    )
+
+
+class CLIPRewardVectorWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
+    """Replaces the rewards of a vector env by those of CLIP, the vision-language *model* (no reward clipping).
+
+    One batch of frames a step, in every autoreset mode, in one process or many. Rewards are float64 ``(n,)``,
+    R(s) of the frame after the step (Rocamonde et al. 2023, eq. 3), also on an episode's last step. A NEXT_STEP
+    reset step has reward 0, and its frame is never scored.
+
+    ``envs``: from :func:`vlmrm_wrap.make_vec`, or any vector env whose sub-envs hold a
+    :class:`~vlmrm_wrap.FrameCapture`; or one with an entry point of its own (CartPole's native vector env),
+    whose ``render()`` is used where autoreset leaves the right frame. ``reward_model``: as in
+    :class:`~vlmrm_wrap.CLIPRewardWrapper`. ``worker_timeout``: seconds after which a worker without an answer
+    counts as wedged, None for never.
+
+    ``infos`` gains ``env_reward``, ``goal_similarity`` and ``baseline_similarity``, float64 ``(n,)``, with the
+    usual masks ``_env_reward``, ...: False, and the value 0, on a reset step.
+
+    Example:
+        >>> envs = CLIPRewardVectorWrapper(make_vec("CartPole-v1", 8, vectorization_mode="async"), model)
+        >>> obs, infos = envs.reset(seed=0)
+        >>> obs, rewards, terminations, truncations, infos = envs.step(envs.action_space.sample())
+        >>> rewards.shape, rewards.dtype
+        ((8,), dtype('float64'))
+
+    Raises, at construction: ValueError for sub-envs without FrameCapture or another render mode. While running:
+    :class:`~vlmrm_wrap.workers.WorkerDied` within 2 seconds when a worker dies, TimeoutError when one is wedged.
+    """
+
+    def __init__(
+        self,
+        envs: VectorEnv[Any, Any, Any],
+        reward_model: RewardModel | Mapping[str, Any],
+        *,
+        worker_timeout: float | None = 60.0,
+    ) -> None:
+        super().__init__(envs)
+        _refuse_second_reward(envs)
+        if envs.render_mode != "rgb_array":
+            raise ValueError(
+                f"CLIPRewardVectorWrapper needs envs made with render_mode='rgb_array'; these have "
+                f"{envs.render_mode!r}. vlmrm_wrap.make_vec(env_id, num_envs) makes them right."
+            )
+        self._frames = _frame_source(envs)
+        self._watch = WorkerWatch(envs.unwrapped, worker_timeout, self._frames.unstepped)
+        self.reward_model = as_reward_model(reward_model)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        options = None if options is None else dict(options)  # gymnasium pops reset_mask from what it is given
+        mask = None if options is None else options.get("reset_mask")
+        with self._watch.operation("reset"):
+            result = self.env.reset(seed=seed, options=options)
+        self._frames.after_reset(mask)
+        return result
+
+    def step(
+        self, actions: Any
+    ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        with self._watch.operation("step"):
+            obs, env_rewards, terminations, truncations, infos = self.env.step(actions)
+            frames, stepped = self._frames.collect(terminations | truncations)
+        rewards = np.zeros(self.num_envs)
+        goal_similarity, baseline_similarity = np.zeros((2, self.num_envs))
+        if stepped.any():
+            scores = score_frames(self.reward_model, frames if stepped.all() else frames[stepped])
+            rewards[stepped], goal_similarity[stepped], baseline_similarity[stepped] = scores
+        env_rewards = np.where(stepped, env_rewards, 0.0)
+        infos = dict(infos)
+        for key, values in (
+            ("env_reward", env_rewards),
+            ("goal_similarity", goal_similarity),
+            ("baseline_similarity", baseline_similarity),
+        ):
+            infos[key], infos[f"_{key}"] = values, stepped.copy()
+        return obs, rewards, terminations, truncations, infos
+
+    def close(self, **kwargs: Any) -> None:
+        self._watch.close(lambda: self.env.close(**kwargs))
+        self._frames.close()
+
+
+class _CapturedFrames:
+    """Frames that FrameCapture took inside the sub-envs: right in every autoreset mode."""
+
+    def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
+        base: Any = envs.unwrapped
+        self._reader = FrameReader(
+            envs.num_envs,
+            call=base.call,
+            bind=lambda shared: base.set_attr("clip_slot", [(shared, i) for i in range(envs.num_envs)]),
+            across_processes=not isinstance(base, SyncVectorEnv),
+        )
+        self.unstepped = self._reader.unstepped
+        self.close = self._reader.close
+
+    def after_reset(self, mask: NDArray[np.bool_] | None) -> None:
+        self._reader.skip()
+
+    def collect(self, ended: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        return self._reader.collect()
+
+
+class _RenderedFrames:
+    """Frames from the ``render()`` of a vector env that has no sub-envs of its own to wrap.
+
+    After a NEXT_STEP or DISABLED step it shows the terminal frame, as it should; who made a reset step must be
+    deduced from who ended before.
+    """
+
+    def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
+        mode = envs.metadata.get("autoreset_mode")
+        if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED):
+            raise ValueError(
+                f"{envs} has autoreset mode {getattr(mode, 'value', mode)!r}, in which its render() shows the next "
+                "episode's first frame after an end; required: NEXT_STEP or DISABLED, or sub-envs with FrameCapture: "
+                "vlmrm_wrap.make_vec(env_id, num_envs)."
+            )
+        self._envs = envs
+        self._next_step = mode == AutoresetMode.NEXT_STEP
+        self._ended = np.zeros(envs.num_envs, np.bool_)
+
+    def after_reset(self, mask: NDArray[np.bool_] | None) -> None:
+        self._ended[slice(None) if mask is None else mask] = False
+
+    def collect(self, ended: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        stepped = ~self._ended if self._next_step else np.ones_like(self._ended)
+        self._ended = np.asarray(ended, np.bool_).copy()
+        images = self._envs.render()
+        frames = None if images is None else np.asarray(images)
+        if frames is None or frames.dtype != np.uint8 or frames.shape[0] != len(ended) or frames.ndim != 4:
+            got = "None" if frames is None else f"{frames.dtype} of shape {frames.shape}"
+            raise ValueError(
+                f"{self._envs}.render() returned {got}; required: {len(ended)} uint8 frames (height, width, 3)"
+            )
+        return frames, stepped
+
+    def unstepped(self) -> list[int]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+def _frame_source(envs: VectorEnv[Any, Any, Any]) -> _CapturedFrames | _RenderedFrames:
+    base: Any = envs.unwrapped
+    if not hasattr(base, "call"):
+        return _RenderedFrames(envs)
+    if not all(base.call("has_wrapper_attr", "clip_arm")):
+        raise ValueError(
+            "the sub-envs hold no FrameCapture, and after an autoreset render() shows the wrong episode. Make "
+            "them with vlmrm_wrap.make_vec(env_id, num_envs, vectorization_mode=...), or add wrappers="
+            "[vlmrm_wrap.FrameCapture] to gymnasium.make_vec, or wrap each env outermost: "
+            "lambda: FrameCapture(gym.make(env_id, render_mode='rgb_array'))."
+        )
+    return _CapturedFrames(envs)
+
+
+def _refuse_second_reward(envs: Any) -> None:
+    while isinstance(envs, VectorWrapper):
+        if isinstance(envs, CLIPRewardVectorWrapper):
+            raise ValueError("these envs have a CLIPRewardVectorWrapper already; two would take each other's frames")
+        envs = envs.env

@@ -129,8 +129,9 @@ def _prepare_headless_gl() -> None:
     if _forked_with_gl:
         raise RuntimeError(
             "this env worker was forked from a process in which MuJoCo had already rendered; an OpenGL context "
-            "does not survive a fork, and rendering here would hang. Start the workers with context='forkserver' "
-            "(make_vec, AsyncVectorEnv) or start_method='forkserver' (SubprocVecEnv), or before rendering."
+            "does not survive a fork, and rendering here would hang. Start the workers with "
+            "make_vec(..., vector_kwargs={'context': 'forkserver'}), or make_vec_env(..., start_method='forkserver'), "
+            "or before anything renders."
         )
     no_display = not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     if sys.platform == "linux" and no_display and "MUJOCO_GL" not in os.environ:

@@ -23,16 +23,16 @@ def make_vec(
     wrappers: Sequence[Callable[[gym.Env[Any, Any]], Any]] = (),
     autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
     max_episode_steps: int | None = None,
-    context: str | None = None,
+    vector_kwargs: Mapping[str, Any] | None = None,
     **env_kwargs: Any,
 ) -> VectorEnv[Any, Any, Any]:
     """:func:`gymnasium.make_vec` with ``render_mode="rgb_array"`` and a FrameCapture around every sub-env.
 
     ``vectorization_mode``: "sync" or "async"; a ``vector_entry_point`` takes no wrappers and is never used.
     ``wrappers``: put around each sub-env, inside FrameCapture. ``max_episode_steps``: None for the env's own,
-    -1 for none. ``context``: how "async" starts its workers, "fork", "spawn" or "forkserver", None for
-    Python's default; MuJoCo needs one of the last two once something has rendered in this process.
-    ``env_kwargs`` go to the env.
+    -1 for none. ``vector_kwargs``: more for SyncVectorEnv or AsyncVectorEnv, such as ``{"context": "forkserver"}``,
+    which MuJoCo's workers need once something has rendered in this process, or ``{"shared_memory": False}``, which
+    observations of custom spaces need (MiniGrid's). ``env_kwargs`` go to the env.
 
     Raises ValueError for another vectorization or render mode.
     """
@@ -44,18 +44,13 @@ def make_vec(
         )
     if env_kwargs.setdefault("render_mode", "rgb_array") != "rgb_array":
         raise ValueError(f"render_mode is {env_kwargs['render_mode']!r}; required: 'rgb_array', the default here")
-    if context is not None and vectorization_mode != "async":
-        raise ValueError(f"context={context!r} is for vectorization_mode='async', which starts worker processes")
     if max_episode_steps is not None:
         env_kwargs["max_episode_steps"] = max_episode_steps
-    vector_kwargs: dict[str, Any] = {"autoreset_mode": autoreset_mode}
-    if context is not None:
-        vector_kwargs["context"] = context
     return gym.make_vec(
         env_id,
         num_envs=num_envs,
         vectorization_mode=vectorization_mode,
-        vector_kwargs=vector_kwargs,
+        vector_kwargs={"autoreset_mode": autoreset_mode, **(vector_kwargs or {})},
         wrappers=[*wrappers, FrameCapture],
         **env_kwargs,
     )

@@ -1,0 +1,73 @@
+"""Who may import whom, and what stays out of memory until it is needed."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import vlmrm_wrap
+
+PACKAGE = pathlib.Path(vlmrm_wrap.__file__).parent
+
+# Module (or folder) -> what of this package it may import at its top level.
+ALLOWED = {
+    "protocols": set(),
+    "rendering": set(),
+    "workers": {"protocols"},
+    "frames": {"protocols", "rendering", "workers"},
+    "wrappers": {"protocols", "rendering", "workers", "frames", "wrappers"},
+    "sb3": {"protocols", "rendering", "workers", "frames", "wrappers", "sb3"},
+    "reward": {"protocols"},
+    "preprocess": {"protocols"},
+    "encoders": {"protocols", "encoders"},
+    "reward_model": {"protocols", "reward", "preprocess", "encoders"},
+}
+
+
+def top_level_imports(path):
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vlmrm_wrap"):
+            yield node.module.removeprefix("vlmrm_wrap").lstrip(".").split(".")[0]
+        elif isinstance(node, ast.Import):
+            yield from (name.name.split(".")[1] for name in node.names if name.name.startswith("vlmrm_wrap."))
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modules_import_downwards_only(path):
+    part = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    if part != "__init__":
+        assert set(top_level_imports(path)) <= ALLOWED[part]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import vlmrm_wrap",
+        "import vlmrm_wrap.wrappers.single, vlmrm_wrap.wrappers.vector, vlmrm_wrap.wrappers.horizon",
+        "import vlmrm_wrap.frames, vlmrm_wrap.workers, vlmrm_wrap.rendering, vlmrm_wrap.protocols",
+        "from vlmrm_wrap import FrameCapture, FixedHorizon, CLIPRewardWrapper, CLIPRewardVectorWrapper, make_vec",
+    ],
+)
+def test_what_workers_import_loads_nothing_heavy(statement):
+    heavy = {"torch", "torchvision", "clip", "open_clip", "stable_baselines3", "mujoco", "matplotlib", "PIL"}
+    script = f"import sys\n{statement}\nprint(sorted({heavy!r} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_every_public_name_is_there():
+    for name in vlmrm_wrap.__all__:
+        assert getattr(vlmrm_wrap, name).__name__ == name
+    assert set(vlmrm_wrap.__all__) == set(vlmrm_wrap._HOME) <= set(dir(vlmrm_wrap))
+
+
+def test_an_unknown_name_is_an_attribute_error_that_lists_the_known():
+    with pytest.raises(AttributeError, match="'CLIPReward'.*CLIPRewardModel"):
+        vlmrm_wrap.CLIPReward  # noqa: B018
+
+
+def test_public_names_carry_docstrings():
+    for name in vlmrm_wrap.__all__:
+        assert len(getattr(vlmrm_wrap, name).__doc__ or "") > 60, name

@@ -22,7 +22,8 @@ ALLOWED = {
     "reward": {"protocols"},
     "preprocess": {"protocols"},
     "encoders": {"protocols", "encoders"},
-    "reward_model": {"protocols", "reward", "preprocess", "encoders"},
+    "settings": {"protocols", "encoders", "preprocess", "reward"},
+    "reward_model": {"protocols", "reward", "preprocess", "encoders", "settings"},
 }
 
 

@@ -83,9 +83,7 @@ class PaintedReward:
         assert (frames == frames[:, :1, :1]).all(), "a frame mixes two pictures"
         self.seen += [tuple(row) for row in corner]
         rewards = corner @ np.array([10_000, 100, 1])
-        return FrameScores(
-            rewards.astype(np.float32), corner[:, 1].astype(np.float32), corner[:, 2].astype(np.float32)
-        )
+        return FrameScores(rewards.astype(np.float32), corner[:, 1].astype(np.float32), corner[:, 2].astype(np.float32))
 
 
 def captured(index: int, lengths: tuple[int, ...] = (3, 5, 2), **kwargs: Any) -> FrameCapture:

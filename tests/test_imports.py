@@ -65,7 +65,7 @@ def test_every_public_name_is_there():
 
 
 def test_an_unknown_name_is_an_attribute_error_that_lists_the_known():
-    with pytest.raises(AttributeError, match="'CLIPReward'.*CLIPRewardModel"):
+    with pytest.raises(AttributeError, match=r"'CLIPReward'.*CLIPRewardModel"):
         vlmrm_wrap.CLIPReward  # noqa: B018
 
 

@@ -155,6 +155,22 @@ def test_the_callers_reset_options_are_left_alone():
     assert list(options) == ["reset_mask"]  # gymnasium itself takes it out
 
 
+@pytest.mark.parametrize("mask", [None, [True, True]])
+def test_native_vector_env_steps_at_once_after_a_reset(mask):
+    native = gym.make_vec("CartPole-v1", 2, vectorization_mode="vector_entry_point", render_mode="rgb_array")
+    scorer = PaintedReward()
+    scorer.score = lambda frames: np.ones((3, len(frames)), np.float32)
+    envs = CLIPRewardVectorWrapper(native, scorer)
+    envs.reset(seed=0)
+    over = np.zeros(2, bool)
+    while not over.any():
+        _, _, terminations, truncations, _ = envs.step(np.array([1, 1]))
+        over = terminations | truncations
+    envs.reset(options=None if mask is None else {"reset_mask": np.array(mask)})
+    assert envs.step(np.array([1, 1]))[1].tolist() == [1.0, 1.0]
+    envs.close()
+
+
 def test_native_vector_env_is_scored_through_its_own_render():
     class MeanReward:
         def score(self, frames):
@@ -182,6 +198,6 @@ def test_native_vector_env_is_scored_through_its_own_render():
 def test_native_vector_env_that_shows_reset_frames_is_refused():
     native = gym.make_vec("CartPole-v1", 2, vectorization_mode="vector_entry_point", render_mode="rgb_array")
     native.metadata = {**native.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
-    with pytest.raises(ValueError, match="SameStep.*required: NEXT_STEP"):
+    with pytest.raises(ValueError, match=r"SameStep.*required: NEXT_STEP"):
         CLIPRewardVectorWrapper(native, PaintedReward())
     native.close()

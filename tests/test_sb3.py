@@ -112,9 +112,7 @@ def test_training_sees_our_rewards():
     venv = CLIPRewardVecEnv(painted(2, (50,)), PaintedReward())
     algo = PPO("MlpPolicy", venv, n_steps=4, batch_size=8, n_epochs=1, device="cpu")
     algo.learn(8)
-    np.testing.assert_array_equal(
-        algo.rollout_buffer.rewards, [[100 + t, 10_100 + t] for t in range(1, 5)]
-    )
+    np.testing.assert_array_equal(algo.rollout_buffer.rewards, [[100 + t, 10_100 + t] for t in range(1, 5)])
 
 
 def test_other_vec_wrappers_go_outside_and_inside():

@@ -46,7 +46,7 @@ class SharedFrames:
         self.foreign = False  # True for what a worker process unpickled
         size = self._steps_offset() + 8 * num_envs
         if across_processes:
-            fd, self._path = tempfile.mkstemp(prefix="vlmrm_wrap_", dir=_roomy_folder(size))
+            fd, self._path = tempfile.mkstemp(prefix=f"vlmrm_wrap_{os.getpid()}_", dir=_roomy_folder(size))
             self._map(fd, size)
         else:
             self._view(mmap.mmap(-1, size))
@@ -228,11 +228,6 @@ class FrameReader:
         stepped = steps != self._seen
         self._seen = steps
         return shared.frames, stepped
-
-    def skip(self) -> None:
-        """Take the steps so far as seen, after a reset."""
-        if self._shared is not None:
-            self._seen = self._shared.steps.copy()
 
     def unstepped(self) -> list[int]:
         """Sub-envs without a new frame since the last :meth:`collect`: the ones a stuck step waits for."""

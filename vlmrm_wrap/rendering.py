@@ -90,7 +90,6 @@ class FrameRenderer:
         if viewer is not None and isinstance(frame, np.ndarray) and not frame.any():
             # An env outside our care was closed and took our textures along; a new viewer brings them back.
             renderer._viewers.clear()
-            renderer.viewer = None
             frame = self._env.render()
         return frame
 

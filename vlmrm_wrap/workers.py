@@ -105,9 +105,7 @@ class WorkerWatch:
         _kill(self._processes)
         for process in self._processes:
             process.join(2.0)
-        pipes: Sequence[Any] = (
-            getattr(self._base, "remotes", None) or getattr(self._base, "parent_pipes", None) or ()
-        )
+        pipes: Sequence[Any] = getattr(self._base, "remotes", None) or getattr(self._base, "parent_pipes", None) or ()
         for pipe in pipes:
             if pipe is not None:
                 pipe.close()

@@ -114,7 +114,6 @@ class CLIPRewardVecEnv(VecEnvWrapper):
     def reset(self) -> Any:
         with self._watch.operation("reset"):
             obs = self.venv.reset()
-        self._frames.skip()
         self._clip_return[:] = 0.0
         self._clip_length[:] = 0
         return obs

@@ -48,9 +48,11 @@ class CLIPRewardWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         check_renders(env, "CLIPRewardWrapper")
         model = as_reward_model(reward_model)
         recipe = recipe_of(model)
+        # The recipe, not the model: env.spec is copied and printed, and a model weighs hundreds of MB. Without one
+        # gym.make(env.spec) misses its reward_model and says so.
+        recorded = {} if recipe is None else {"reward_model": recipe}
+        gym.utils.RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **recorded)
         if recipe is not None:
-            # The recipe, not the model: env.spec is copied and printed, and a model weighs hundreds of MB.
-            gym.utils.RecordConstructorArgs.__init__(self, reward_model=recipe, _disable_deepcopy=True)
             _warn_in_worker()
         gym.Wrapper.__init__(self, env)
         # check_env makes the env anew in each listed mode; in all but this one there is no frame to score.

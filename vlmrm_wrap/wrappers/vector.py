@@ -150,7 +150,7 @@ class _CapturedFrames:
         self.close = self._reader.close
 
     def after_reset(self, mask: NDArray[np.bool_] | None) -> None:
-        self._reader.skip()
+        pass  # who steps is counted
 
     def collect(self, ended: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         return self._reader.collect()

@@ -1,0 +1,262 @@
+"""CLIPRewardModel: preprocessor + encoder + reward, from frames as environments render them to R(s).
+
+    frames (n, H, W, 3) uint8 -> micro-batches -> device -> unit embeddings -> s.g, s.b -> numpy -> R
+
+Prompts are encoded once, at construction. What a frame costs afterwards is one pass of the image tower
+and two dot products; both come back in a single copy.
+"""
+
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vlmrm_wrap.encoders import check_encoder_name, load_encoder
+from vlmrm_wrap.encoders.protocol import Encoder, resolve_device, resolve_dtype
+from vlmrm_wrap.preprocess import FramePreprocessor, check_frames
+from vlmrm_wrap.protocols import FrameScores, UnknownPromptWarning
+from vlmrm_wrap.reward import reward_from_similarities
+from vlmrm_wrap.settings import Settings, check_recipe
+
+__all__ = ["CLIPRewardModel"]
+
+Frames = NDArray[np.uint8]
+Goal = str | Sequence[str] | Frames
+
+_MICRO_BATCH = 64  # fills a GPU with ViT-B/32 at 224; a CPU gains nothing beyond 8
+_WARM_UP = (1, 400, 600, 3)  # a frame of the classic-control size
+
+
+class CLIPRewardModel:
+    """The reward of eq. 3 (:mod:`vlmrm_wrap.reward`) for frames, from sentences or goal pictures.
+
+    >>> model = CLIPRewardModel.from_pretrained(
+    ...     "embedded",
+    ...     goal_prompts="pole vertically upright on top of the cart",
+    ...     baseline_prompts="pole and cart",
+    ...     alpha=0.5,
+    ... )
+    >>> model(np.full((2, 400, 600, 3), 255, np.uint8)).shape
+    (2,)
+
+    ``goal_prompts``: a sentence, several, or uint8 RGB frames ``(k, height, width, 3)``.
+    ``baseline_prompts``: one or several sentences; None only at ``alpha`` 0, where R does not depend
+    on it: the cosine with the goal, or for a mean g of several goals s.g + (1 - |g|^2) / 2.
+    Several prompts: the mean of their unit embeddings, as in the paper's code, made a unit vector only
+    if ``normalize_prompt_mean``. ``resize_mode``: None for the encoder's own, or "squash", "crop",
+    "pad". ``micro_batch_size``: most frames on the device at once; halved for good, with a warning, if
+    they don't fit.
+
+    Attributes: ``encoder``, ``alpha``, ``constants`` (|g|, |b|, g.b as floats: with the similarities they
+    give R for any alpha), ``recipe``. ValueError or TypeError for what can't be meant.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        goal_prompts: Goal,
+        baseline_prompts: str | Sequence[str] | None = None,
+        alpha: float = 0.5,
+        resize_mode: str | None = None,
+        normalize_prompt_mean: bool = False,
+        micro_batch_size: int = _MICRO_BATCH,
+    ) -> None:
+        settings = Settings.checked(
+            goal_prompts,
+            baseline_prompts,
+            alpha,
+            resize_mode,
+            normalize_prompt_mean,
+            micro_batch_size,
+        )
+        self.encoder, self.alpha = encoder, settings.alpha
+        self._settings, self._micro_batch = settings, settings.micro_batch_size
+        device = torch.device(getattr(encoder, "device", "cpu"))
+        self._preprocess = FramePreprocessor(
+            encoder.image_size,
+            encoder.mean,
+            encoder.std,
+            encoder.interpolation,
+            settings.resize_mode or encoder.resize_mode,
+            device,
+        )
+        goal, baseline = self._embed_prompts()
+        self.constants = {
+            "goal_norm": float(goal.norm()),
+            "baseline_norm": float(baseline.norm()),
+            "goal_dot_baseline": float(goal @ baseline),
+        }
+        # float64 where there is any: the products are exact to the last digit of the embeddings, and
+        # no setting of TF32 reaches them
+        precise = torch.float32 if device.type == "mps" else torch.float64
+        self._directions = torch.stack([goal, baseline], dim=1).to(precise).to(device)  # (D, 2)
+        # so that goal == baseline shows now, and the first step of an episode is no slower than others
+        self.score(np.zeros(_WARM_UP, np.uint8))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        encoder: str | os.PathLike[str],
+        *,
+        goal_prompts: Goal,
+        baseline_prompts: str | Sequence[str] | None = None,
+        alpha: float = 0.5,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        resize_mode: str | None = None,
+        normalize_prompt_mean: bool = False,
+        micro_batch_size: int = _MICRO_BATCH,
+        download_root: str | os.PathLike[str] | None = None,
+    ) -> "CLIPRewardModel":
+        """A model on the encoder of that name or path (see :func:`vlmrm_wrap.load_encoder`).
+
+        Everything that is wrong with the arguments alone is refused before any weights load.
+        """
+        settings: dict[str, Any] = {
+            "goal_prompts": goal_prompts,
+            "baseline_prompts": baseline_prompts,
+            "alpha": alpha,
+            "resize_mode": resize_mode,
+            "normalize_prompt_mean": normalize_prompt_mean,
+            "micro_batch_size": micro_batch_size,
+        }
+        Settings.checked(**settings)
+        check_encoder_name(encoder)
+        resolve_dtype(dtype, resolve_device(device))
+        return cls(load_encoder(encoder, device, dtype, download_root), **settings)
+
+    @classmethod
+    def from_recipe(cls, recipe: Mapping[str, Any]) -> "CLIPRewardModel":
+        """The model that ``recipe`` describes; ValueError for a recipe with other keys."""
+        return cls.from_pretrained(**check_recipe(recipe))
+
+    @property
+    def recipe(self) -> dict[str, Any] | None:
+        """A JSON-able dict for :meth:`from_recipe`; None if the encoder was not loaded by name or path."""
+        source = getattr(self.encoder, "loaded_from", None)
+        return None if source is None else {**source, **self._settings.as_json()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        recipe = self.recipe
+        if recipe is None:
+            raise TypeError(
+                f"a {type(self).__name__} pickles as its recipe, and there is none for the encoder "
+                f"{self.encoder!r}, which was not loaded by name; use from_pretrained"
+            )
+        return type(self).from_recipe, (recipe,)
+
+    def __repr__(self) -> str:
+        goal = self._settings.goal_prompts
+        shown = f"<{len(goal)} frames>" if isinstance(goal, np.ndarray) else list(goal)
+        baseline = self._settings.baseline_prompts
+        return (
+            f"{type(self).__name__}({self.encoder!r}, goal_prompts={shown}, "
+            f"baseline_prompts={None if baseline is None else list(baseline)}, alpha={self.alpha})"
+        )
+
+    def __call__(self, frames: Frames) -> NDArray[np.float32]:
+        """``score(frames).rewards``: float32 ``(n,)``."""
+        return self.score(frames).rewards
+
+    def score(self, frames: Frames) -> FrameScores:
+        """uint8 RGB frames, 0 to 255, ``(n, height, width, 3)`` -> three float32 arrays ``(n,)``.
+
+        ``frames`` are neither kept nor written to; n may be 0. TypeError or ValueError, with the
+        mend, for frames of another kind; ValueError if the encoder gives numbers that are not finite.
+        """
+        if not isinstance(frames, np.ndarray):
+            raise TypeError(f"frames must be a numpy array, got {type(frames).__name__}")
+        directions = self._directions
+        products = self._map(check_frames(frames), lambda unit: unit.to(directions.dtype) @ directions)
+        goal, baseline = np.ascontiguousarray(products.float().cpu().numpy().T)
+        if not np.isfinite(goal).all():
+            raise ValueError(
+                f"{self.encoder!r} gave embeddings that are not finite; if its dtype is float16, "
+                "'bfloat16' and 'float32' have more range"
+            )
+        scores = FrameScores(goal, goal, baseline)
+        return scores._replace(rewards=self.rewards_at(self.alpha, scores))
+
+    def rewards_at(self, alpha: float, scores: FrameScores) -> NDArray[np.float32]:
+        """R for another ``alpha``, float32 ``(n,)``, from ``scores`` of this model; encodes nothing.
+
+        ``rewards_at(model.alpha, scores)`` is ``scores.rewards`` to the bit. ValueError for alpha above
+        0 without a baseline.
+        """
+        rewards = reward_from_similarities(
+            np.asarray(scores.goal_similarity, np.float64),
+            np.asarray(scores.baseline_similarity, np.float64),
+            **self.constants,
+            alpha=alpha,
+        )
+        return rewards.astype(np.float32)
+
+    def _map(self, frames: Frames, finish: Callable[[Tensor], Tensor]) -> Tensor:
+        """``finish(embeddings)`` of each micro-batch, joined on the device; no waiting in between."""
+        results: list[Tensor] = []
+        start = 0
+        with torch.inference_mode():
+            while start < len(frames) or not results:
+                batch = frames[start : start + self._micro_batch]
+                try:
+                    results.append(finish(self.encoder.encode_image(self._preprocess(batch))))
+                except torch.OutOfMemoryError as error:
+                    if len(batch) <= 1:
+                        raise torch.OutOfMemoryError(
+                            f"not even one frame fits on {self._preprocess.device} beside "
+                            f"{self.encoder!r}: free its memory, or choose a smaller encoder or dtype"
+                        ) from error
+                else:
+                    start += len(batch)
+                    continue
+                # out of the except clause, whose traceback would keep the batch's tensors alive
+                self._halve(len(batch))
+            return torch.cat(results)
+
+    def _halve(self, failed: int) -> None:
+        if self._micro_batch == self._settings.micro_batch_size:  # the first time
+            warnings.warn(
+                f"{failed} frames at once don't fit on {self._preprocess.device}; going on with half, "
+                "and half again if need be. A smaller micro_batch_size avoids this.",
+                UserWarning,
+                stacklevel=4,
+            )
+        self._micro_batch = failed // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _embed_prompts(self) -> tuple[Tensor, Tensor]:
+        """g and b, float64 ``(D,)`` on the CPU; b is 0 without a baseline."""
+        goal, baseline = self._settings.goal_prompts, self._settings.baseline_prompts
+        self._warn_of_unknown_words()
+        goals = (
+            self._map(goal, lambda unit: unit) if isinstance(goal, np.ndarray) else self.encoder.encode_text(list(goal))
+        )
+        mean_goal = self._mean(goals)
+        if baseline is None:
+            return mean_goal, torch.zeros_like(mean_goal)
+        return mean_goal, self._mean(self.encoder.encode_text(list(baseline)))
+
+    def _mean(self, embeddings: Tensor) -> Tensor:
+        mean = embeddings.cpu().double().mean(dim=0)
+        return mean / mean.norm() if self._settings.normalize_prompt_mean else mean
+
+    def _warn_of_unknown_words(self) -> None:
+        unknown_words = getattr(self.encoder, "unknown_words", None)
+        if unknown_words is None:
+            return
+        prompts = self._settings.goal_sentences + (self._settings.baseline_prompts or ())
+        unknown = dict.fromkeys(word for prompt in prompts for word in unknown_words(prompt))
+        if unknown:
+            warnings.warn(
+                f"{self.encoder.name!r} has not learnt: {', '.join(map(repr, unknown))}. Prompts with "
+                "such words are scored all the same, by their other words.",
+                UnknownPromptWarning,
+                stacklevel=4,
+            )

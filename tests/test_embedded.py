@@ -1,0 +1,277 @@
+"""The shipped embedded CLIP: its file, its vocabulary, and what it knows about the classic envs.
+
+Frames come from the envs and go through PIL, a road that neither training nor the library takes.
+"""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from vlmrm_wrap import goal_baseline_reward
+from vlmrm_wrap.encoders.embedded import EmbeddedCLIPEncoder, load_embedded
+from vlmrm_wrap.encoders.openai_clip import import_clip
+
+REPOSITORY = Path(__file__).parents[1]
+ASSET = REPOSITORY / "vlmrm_wrap/encoders/assets/embedded_clip.safetensors"
+SCRIPTS = REPOSITORY / "experiments/embedded_clip"
+
+PRESETS = {
+    "CartPole-v1": ("pole vertically upright on top of the cart", "pole and cart"),
+    "MountainCar-v0": (
+        "a car at the peak of the mountain, next to the yellow flag",
+        "a car in the mountain",
+    ),
+    "Pendulum-v1": ("the pendulum pointing straight up", "a pendulum"),
+    "Acrobot-v1": ("the two-link arm swung up high above the line", "a two-link arm"),
+}
+PRESETS["MountainCarContinuous-v0"] = PRESETS["MountainCar-v0"]
+
+
+@cache
+def encoder() -> EmbeddedCLIPEncoder:
+    return load_embedded("cpu", "float32")
+
+
+@cache
+def asset() -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    with safe_open(ASSET, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+
+
+def embed_states(env_id: str, states: np.ndarray) -> torch.Tensor:
+    """Unit embeddings of the frames that the env draws for these values of its `state`."""
+    env = gym.make(env_id, render_mode="rgb_array")
+    env.reset(seed=0)
+    images = []
+    for state in states:
+        env.unwrapped.state = state
+        if env_id == "Pendulum-v1":
+            env.unwrapped.last_u = 1.0  # after the first step the torque is drawn as an arrow
+        picture = Image.fromarray(np.asarray(env.render()))
+        images.append(np.asarray(picture.resize((64, 64), Image.Resampling.BILINEAR)))
+    env.close()
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255
+    mean, std = torch.tensor(encoder().mean), torch.tensor(encoder().std)
+    return encoder().encode_image((pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1))
+
+
+@cache
+def sample(env_id: str) -> tuple[np.ndarray, torch.Tensor]:
+    """States drawn at random, and the embeddings of their frames."""
+    rng, zeros = np.random.default_rng(0), np.zeros((100, 2))
+    if env_id == "CartPole-v1":
+        degrees = np.concatenate([rng.uniform(-15, 15, 50), rng.uniform(-180, 180, 50)])
+        states = cartpole(rng.uniform(-2.3, 2.3, 100), degrees)
+    elif env_id == "Pendulum-v1":
+        states = np.stack([rng.uniform(-np.pi, np.pi, 100), zeros[:, 0]], axis=1)
+    elif env_id == "Acrobot-v1":
+        states = np.concatenate([rng.uniform(-np.pi, np.pi, (100, 2)), zeros], axis=1)
+    else:
+        states = np.stack([np.linspace(-0.52, 0.45, 100), zeros[:, 0]], axis=1)
+    return states, embed_states(env_id, states)
+
+
+def preset_rewards(env_id: str, embeddings: torch.Tensor, alpha: float) -> np.ndarray:
+    goal, baseline = encoder().encode_text(list(PRESETS[env_id]))
+    return goal_baseline_reward(embeddings, goal, baseline, alpha).numpy()
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    ranks = [np.argsort(np.argsort(values)) for values in (first, second)]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def cartpole(x: np.ndarray | float, degrees: np.ndarray | float) -> np.ndarray:
+    x, theta = np.broadcast_arrays(x, np.deg2rad(degrees))
+    return np.stack([x, np.zeros_like(x), theta, np.zeros_like(x)], axis=-1).astype(float)
+
+
+class TestFile:
+    def test_is_small_half_precision_and_finite(self):
+        tensors, _ = asset()
+        assert ASSET.stat().st_size <= 6_000_000
+        assert {tensor.dtype for tensor in tensors.values()} == {torch.float16, torch.int32}
+        assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+    def test_names_its_preprocessing_and_where_it_comes_from(self):
+        _, metadata = asset()
+        assert encoder().interpolation == metadata["interpolation"] == "bilinear"
+        assert encoder().resize_mode == metadata["resize_mode"] == "squash"
+        assert list(encoder().std) == json.loads(metadata["std"])
+        assert set(json.loads(metadata["env_ids"])) == set(PRESETS)
+        assert int(metadata["steps"]) > 0
+        assert int(metadata["seed"]) >= 0
+
+    def test_openai_derives_the_sizes(self):
+        assert encoder().image_size == 64
+        assert encoder().embed_dim == 128
+        assert encoder().context_length == 77
+
+    def test_unknown_tokens_share_one_embedding_and_known_ones_keep_theirs(self):
+        tensors, _ = asset()
+        table = encoder()._model.token_embedding.weight
+        compact, ids = tensors["token_embedding.weight"].float(), tensors["token_ids"].long()
+        assert ids[-1] == 49407
+        assert torch.equal(table[ids], compact[1:])
+        unknown = torch.ones(49408, dtype=torch.bool)
+        unknown[ids] = False
+        assert torch.equal(table[unknown], compact[:1].expand(int(unknown.sum()), -1))
+
+    def test_texts_are_read_as_clip_reads_them(self):
+        clip = import_clip()
+        texts = [sentence for pair in PRESETS.values() for sentence in pair]
+        with torch.inference_mode():
+            expected = encoder()._model.encode_text(clip.tokenize(texts))
+        expected = expected / expected.norm(dim=1, keepdim=True)
+        assert torch.allclose(encoder().encode_text(texts), expected, atol=1e-6)
+
+    def test_another_format_or_a_damaged_table_is_refused(self):
+        tensors, metadata = asset()
+        with pytest.raises(ValueError, match="format_version '99'"):
+            EmbeddedCLIPEncoder(tensors, metadata | {"format_version": "99"}, device="cpu")
+        short = tensors | {"token_ids": tensors["token_ids"][:-1]}
+        with pytest.raises(ValueError, match="damaged"):
+            EmbeddedCLIPEncoder(short, metadata, device="cpu")
+
+
+class TestWords:
+    @pytest.mark.parametrize("sentence", sorted({s for pair in PRESETS.values() for s in pair}))
+    def test_presets_are_known(self, sentence: str):
+        assert encoder().unknown_words(sentence) == []
+
+    @pytest.mark.parametrize(
+        ("text", "unknown"),
+        [
+            ("", []),
+            ("The Pole is UPRIGHT, on top of the cart's wheels!", []),
+            ("a pole tilted 30 degrees to the left", []),
+            ("a humanoid robot kneeling", ["humanoid", "kneeling"]),
+            ("the pole is not upright", ["not"]),
+            ("Xyzzy foo, xyzzy pole", ["xyzzy", "foo"]),
+            ("un pôle über dem Wagen", ["un", "pôle", "über", "dem", "wagen"]),
+            ("a two-link arm", []),
+            ("a three-link arm", ["three"]),
+            ("a pole 🚀", ["🚀"]),
+        ],
+    )
+    def test_names_unknown_content_words_in_order(self, text: str, unknown: list[str]):
+        assert encoder().unknown_words(text) == unknown
+
+    def test_unknown_words_are_told_apart_by_nothing(self):
+        """Otter and eagle are one token each; a longer word would shift what follows."""
+        first, second = encoder().encode_text(["an otter pole", "an eagle pole"])
+        assert torch.equal(first, second)
+        assert not torch.equal(first, encoder().encode_text(["an upright pole"])[0])
+
+
+class TestReward:
+    """Thresholds lie a little under what the model card reports: these samples are small."""
+
+    @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+    @pytest.mark.parametrize(
+        ("env_id", "quantity", "at_least"),
+        [
+            ("CartPole-v1", lambda s: -np.abs(s[:, 2]), 0.97),
+            ("MountainCar-v0", lambda s: s[:, 0], 0.95),
+            ("MountainCarContinuous-v0", lambda s: s[:, 0], 0.95),
+            ("Pendulum-v1", lambda s: -np.abs(s[:, 0]), 0.96),
+            ("Acrobot-v1", lambda s: -np.cos(s[:, 0]) - np.cos(s[:, 0] + s[:, 1]), 0.95),
+        ],
+    )
+    def test_grows_with_what_the_preset_says(
+        self, env_id: str, quantity: Callable[[np.ndarray], np.ndarray], at_least: float, alpha: float
+    ):
+        states, embeddings = sample(env_id)
+        assert spearman(preset_rewards(env_id, embeddings, alpha), quantity(states)) >= at_least
+
+    def test_cartpole_falls_all_the_way_and_ignores_the_cart(self):
+        degrees = np.repeat([0, 6, 12, 25, 50, 90, 175], 5)
+        states = cartpole(np.tile(np.linspace(-2.2, 2.2, 5), 7), degrees)
+        embeddings = embed_states("CartPole-v1", states)
+        reward = preset_rewards("CartPole-v1", embeddings, 0.5).reshape(7, 5)
+        assert (np.diff(reward.mean(axis=1)) < 0).all()
+        assert reward[0].min() > reward[2].max()  # upright anywhere beats 12 degrees anywhere
+
+    def test_mountain_car_is_best_at_the_flag_and_flat_on_the_left_hill(self):
+        x = np.array([-1.15, -0.95, -0.75, -0.52, 0.0, 0.47, 0.55, 0.6])
+        embeddings = embed_states("MountainCarContinuous-v0", np.stack([x, np.zeros(8)], axis=1))
+        reward = preset_rewards("MountainCarContinuous-v0", embeddings, 0.5)
+        climb = reward[5] - reward[3]
+        assert climb > 0.1
+        assert reward[5] - reward[6:].min() < 0.1 * climb
+        assert np.ptp(reward[:4]) < 0.25 * climb
+
+    @pytest.mark.parametrize(
+        ("left", "right", "states"),
+        [
+            ("the cart is on the left", "the cart is on the right", cartpole([-1.6, 1.6], 0)),
+            ("pole leaning to the left", "pole leaning to the right", cartpole(0, [-12, 12])),
+        ],
+    )
+    def test_tells_left_from_right(self, left: str, right: str, states: np.ndarray):
+        cosine = embed_states("CartPole-v1", states) @ encoder().encode_text([left, right]).T
+        assert cosine[0, 0] > cosine[0, 1] + 0.1
+        assert cosine[1, 1] > cosine[1, 0] + 0.1
+
+    @pytest.mark.parametrize("env_id", sorted(set(PRESETS) - {"MountainCarContinuous-v0"}))
+    def test_knows_which_world_it_sees(self, env_id: str):
+        env = gym.make(env_id, render_mode="rgb_array")
+        env.reset(seed=3)
+        states = np.asarray(env.unwrapped.state)[None]
+        env.close()
+        names = {"CartPole-v1": "pole and cart", "MountainCar-v0": "a car in the mountain"}
+        names |= {"Pendulum-v1": "a pendulum", "Acrobot-v1": "a two-link arm"}
+        cosine = embed_states(env_id, states) @ encoder().encode_text(list(names.values())).T
+        assert list(names)[int(cosine.argmax())] == env_id
+
+
+def start(script: str, *arguments: str, hash_seed: int = 0) -> subprocess.Popen[str]:
+    """One of the model card's commands, made tiny."""
+    return subprocess.Popen(
+        [sys.executable, "-B", str(SCRIPTS / script), *arguments],
+        env=os.environ | {"PYTHONHASHSEED": str(hash_seed)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def output_of(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=110)
+    assert process.returncode == 0, err
+    return out
+
+
+def test_training_repeats_itself_and_the_result_can_be_evaluated(tmp_path: Path):
+    files = [tmp_path / "first.safetensors", tmp_path / "second.safetensors"]
+    tiny = ("--steps", "2", "--frames", "0.001", "--out")
+    runs = [start("train.py", *tiny, str(out), hash_seed=i) for i, out in enumerate(files)]
+    assert all("step     2/2" in output_of(run) for run in runs)
+    first, second = (out.read_bytes() for out in files)
+    assert first == second
+    report = output_of(start("evaluate.py", "--model", str(files[0]), "--frames", "20"))
+    assert "| Acrobot-v1 | tip height, links | all | 20 |" in report
+    _, metadata = asset()
+    with safe_open(files[0], framework="pt") as file:  # the shipped words are the grammar's
+        assert file.metadata()["taught_words"] == metadata["taught_words"]
+
+
+def test_grammar_never_says_a_preset(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    captions = importlib.import_module("captions")
+    texts = set(captions.write_captions(np.random.default_rng(5), 8000).texts)
+    assert len(texts) > 4000
+    assert captions.PRESETS["cartpole"] == PRESETS["CartPole-v1"]
+    assert texts.isdisjoint(sentence for pair in PRESETS.values() for sentence in pair)

@@ -35,12 +35,16 @@ class PaintedEnv(gym.Env[np.ndarray, int]):
         lengths: tuple[int, ...] = (3, 5, 2),
         render_mode: str | None = "rgb_array",
         size: tuple[int, int] = (HEIGHT, WIDTH),
+        own_buffer: bool = False,
     ) -> None:
+        """``own_buffer``: render() returns one array, and reset() redraws it."""
         self.index, self.lengths, self.render_mode, self.size = index, lengths, render_mode, size
         self.observation_space = spaces.Box(0, 255, (3,), np.float32)
         self.action_space = spaces.Discrete(2)
         self.episode = self.time = 0
         self.renders = 0
+        self.own_buffer = own_buffer
+        self._buffer = np.empty((*size, 3), np.uint8)
 
     def _obs(self) -> np.ndarray:
         return np.array([self.index, self.episode, self.time], np.float32)
@@ -49,6 +53,7 @@ class PaintedEnv(gym.Env[np.ndarray, int]):
         super().reset(seed=seed)
         self.episode += 1
         self.time = 0
+        self._buffer[:] = (self.index, self.episode, self.time)
         return self._obs(), {}
 
     def step(self, action: int):
@@ -59,7 +64,7 @@ class PaintedEnv(gym.Env[np.ndarray, int]):
 
     def render(self) -> np.ndarray:
         self.renders += 1
-        frame = np.empty((*self.size, 3), np.uint8)
+        frame = self._buffer if self.own_buffer else np.empty((*self.size, 3), np.uint8)
         frame[:] = (self.index, self.episode, self.time)
         return frame
 
@@ -92,7 +97,7 @@ def captured(index: int, lengths: tuple[int, ...] = (3, 5, 2), **kwargs: Any) ->
 
 
 class FailingEnv(PaintedEnv):
-    """Does ``how`` in step ``when``: "die", "wedge", "raise", "report" what is loaded, or "nothing"."""
+    """Does ``how`` in step ``when``: "die", "wedge", "raise", "refuse", "report" what is loaded, or "nothing"."""
 
     def __init__(self, how: str, when: int) -> None:
         super().__init__(1, (50,))
@@ -107,9 +112,14 @@ class FailingEnv(PaintedEnv):
                 threading.Event().wait()
             elif self.how == "raise":
                 raise OSError("the simulator broke")
+            elif self.how == "refuse":
+                raise ConnectionRefusedError("the simulator hung up")
             elif self.how == "report":
                 info = {"torch_loaded": "torch" in sys.modules}
         return *result, info
+
+    def wedge(self) -> None:
+        threading.Event().wait()
 
 
 def failing(how: str, when: int) -> FrameCapture:

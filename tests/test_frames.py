@@ -1,6 +1,7 @@
 """Frames: what is refused, in whose words, and how often an env is rendered."""
 
 import functools
+import os
 import pickle
 
 import gymnasium as gym
@@ -138,6 +139,45 @@ def test_frames_may_be_flipped_views():
     assert scorer.seen == [(3, 1, 1), (3, 1, 2)]
 
 
+def test_an_older_wrapper_on_the_same_envs_says_that_it_lost_them():
+    base = SyncVectorEnv([functools.partial(captured, 0, (50,))])
+    older = CLIPRewardVectorWrapper(base, PaintedReward())
+    two_steps(older, 1)
+    CLIPRewardVectorWrapper(base, PaintedReward())
+    with pytest.raises(RuntimeError, match="another CLIP reward wrapper"):
+        older.step([0])
+
+
+def test_what_fails_to_wrap_leaves_the_envs_idle():
+    base = SyncVectorEnv([functools.partial(captured, 0, (50,))])
+    with pytest.raises(TypeError):
+        CLIPRewardVectorWrapper(base, 3)
+    two_steps(base, 1)
+    assert base.envs[0].unwrapped.renders == 0
+
+
+def test_forked_copies_keep_their_frames_to_themselves():
+    shared = SharedFrames(1, (2, 2, 3), across_processes=False)
+    child = os.fork()
+    if child == 0:
+        shared.steps[0] = 5
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert shared.steps[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("wrap", "match"),
+    [
+        (lambda: CLIPRewardWrapper(3, PaintedReward()), "wraps a gymnasium.Env, got int"),
+        (lambda: CLIPRewardVecEnv(PaintedEnv(), PaintedReward()), "got PaintedEnv.*CLIPRewardWrapper"),
+    ],
+)
+def test_the_wrong_kind_of_env_is_refused(wrap, match):
+    with pytest.raises(TypeError, match=match):
+        wrap()
+
+
 def test_user_wrappers_stay_inside_frame_capture():
     envs = make_vec("CartPole-v1", 2, wrappers=[AddRenderObservation])
     assert isinstance(envs.envs[0], FrameCapture)
@@ -149,13 +189,14 @@ def test_user_wrappers_stay_inside_frame_capture():
 @pytest.mark.parametrize(
     ("kwargs", "match"),
     [
+        ({"num_envs": 0}, "required: at least 1"),
         ({"vectorization_mode": "vector_entry_point"}, "required: 'sync' or 'async'"),
         ({"render_mode": "human"}, "required: 'rgb_array'"),
     ],
 )
 def test_make_vec_refuses(kwargs, match):
     with pytest.raises(ValueError, match=match):
-        make_vec("CartPole-v1", 2, **kwargs)
+        make_vec("CartPole-v1", **{"num_envs": 2, **kwargs})
 
 
 def test_make_vec_passes_on_what_gymnasium_takes():
@@ -176,7 +217,6 @@ class TestSharedFrames:
         assert (shared.frames[1] == 7).all()
         assert (shared.frames[0] == 0).all()
         assert shared.steps.tolist() == [0, 3]
-        assert (shared.foreign, other.foreign) == (False, True)
         with pytest.raises(TypeError, match="can't be sent"):
             pickle.dumps(shared)
 

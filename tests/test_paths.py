@@ -126,6 +126,27 @@ def test_sb3_wrapper_equals_single_wrapper(kind):
     assert all(step > 0 for _, _, step in scorer.seen)
 
 
+def test_a_frame_in_the_envs_own_buffer_survives_the_autoreset():
+    fns = [functools.partial(captured, index, (1, 2), own_buffer=True) for index in range(2)]
+    envs = CLIPRewardVectorWrapper(SyncVectorEnv(fns, autoreset_mode=AutoresetMode.SAME_STEP), PaintedReward())
+    envs.reset()
+    assert [envs.step([0, 0])[1].tolist() for _ in range(2)] == [[101, 10_101], [201, 10_201]]
+    venv = CLIPRewardVecEnv(DummyVecEnv(fns), PaintedReward())
+    venv.reset()
+    assert [venv.step([0, 0])[1].tolist() for _ in range(2)] == [[101, 10_101], [201, 10_201]]
+
+
+@pytest.mark.parametrize("kind", ["sync", "fork"])
+def test_envs_that_had_all_ended_when_they_were_wrapped(kind):
+    """The first step that the wrapper sees is then a reset step of them all."""
+    fns = [functools.partial(captured, index, (1,)) for index in range(2)]
+    base = SyncVectorEnv(fns) if kind == "sync" else AsyncVectorEnv(fns, context=kind)
+    base.reset()
+    base.step([0, 0])
+    with contextlib.closing(CLIPRewardVectorWrapper(base, PaintedReward())) as envs:
+        assert [envs.step([0, 0])[1].tolist() for _ in range(3)] == [[0, 0], [201, 10_201], [0, 0]]
+
+
 @pytest.mark.parametrize("kind", ["sync", "fork"])
 def test_a_reset_in_the_middle_confuses_nobody(kind):
     """AsyncVectorEnv(shared_memory=False) makes a reset step right after a reset that follows an end."""
@@ -192,6 +213,31 @@ def test_native_vector_env_is_scored_through_its_own_render():
         scored += int((~over).sum())
         over = terminations | truncations
     assert scorer.count == scored < 80
+    envs.close()
+
+
+def test_native_vector_env_must_be_reset_first():
+    """Which of its sub-envs had ended before is not to be known."""
+    native = gym.make_vec("CartPole-v1", 2, vectorization_mode="vector_entry_point", render_mode="rgb_array")
+    native.reset()
+    with pytest.raises(gym.error.ResetNeeded, match=r"call reset\(\) first"):
+        CLIPRewardVectorWrapper(native, PaintedReward()).step(np.array([0, 0]))
+    native.close()
+
+
+def test_native_vector_envs_frames_are_checked(monkeypatch):
+    native = gym.make_vec("CartPole-v1", 2, vectorization_mode="vector_entry_point", render_mode="rgb_array")
+    envs = CLIPRewardVectorWrapper(native, PaintedReward())
+    envs.reset()
+    for frames, match in (
+        (np.zeros((2, 4, 4, 4), np.uint8), "drop alpha"),
+        ([np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8)], "frames of one size"),
+        ([np.zeros((4, 4, 3), np.uint8)], "returned 1 frames; required: 2"),
+        (None, "returned None"),
+    ):
+        monkeypatch.setattr(native, "render", lambda frames=frames: frames)
+        with pytest.raises(ValueError, match=match):
+            envs.step(np.array([0, 0]))
     envs.close()
 
 

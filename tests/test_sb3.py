@@ -19,7 +19,7 @@ from vlmrm_wrap.sb3 import CLIPRewardLogger, CLIPRewardVecEnv, make_vec_env
 
 def painted(n=2, lengths=(4,)):
     counter = iter(range(n))
-    return make_vec_env(lambda render_mode: PaintedEnv(next(counter), lengths, render_mode), n)
+    return make_vec_env(lambda: PaintedEnv(next(counter), lengths), n)
 
 
 def layers(env):
@@ -132,11 +132,16 @@ def test_vec_normalize_inside_is_refused():
 
 @pytest.mark.parametrize(
     ("kwargs", "match"),
-    [({"start_method": "spawn"}, "vec_env_cls=SubprocVecEnv"), ({"env_kwargs": {"render_mode": "human"}}, "rgb_array")],
+    [
+        ({"start_method": "spawn"}, "vec_env_cls=SubprocVecEnv"),
+        ({"env_kwargs": {"render_mode": "human"}}, "rgb_array"),
+        ({"fixed_horizon": 0, "vec_env_cls": SubprocVecEnv}, "fixed_horizon is 0"),
+        ({"n_envs": 0}, "n_envs is 0"),
+    ],
 )
 def test_make_vec_env_refuses(kwargs, match):
     with pytest.raises(ValueError, match=match):
-        make_vec_env("CartPole-v1", 1, **kwargs)
+        make_vec_env("CartPole-v1", **{"n_envs": 1, **kwargs})
 
 
 def test_subprocess_envs_are_made_from_ids():

@@ -91,6 +91,29 @@ def test_an_exception_in_a_worker_is_told(kind):
     assert_gone(processes)
 
 
+@pytest.mark.filterwarnings("ignore:.*ERROR")
+def test_a_connection_error_of_the_envs_own_is_not_taken_for_a_dead_worker():
+    envs, processes = make("gym-fork", "refuse")
+    assert play_until_it_fails(envs, ConnectionRefusedError, "the simulator hung up") < 1.0
+    assert_gone(processes)
+    envs.close()
+
+
+def test_a_worker_dead_before_the_wrapping_is_noticed():
+    venv = SubprocVecEnv([functools.partial(captured, i) for i in range(2)], start_method="fork")
+    os.kill(venv.processes[1].pid, signal.SIGKILL)
+    with pytest.raises(WorkerDied, match="env worker 1"):
+        CLIPRewardVecEnv(venv, PaintedReward())
+    assert_gone(venv.processes)
+
+
+def test_a_wedged_call_is_ended_too():
+    envs, processes = make("sb3-fork", "nothing", timeout=0.5)
+    with pytest.raises(TimeoutError, match="no answer to wedge"):
+        envs.env_method("wedge", indices=[1])
+    assert_gone(processes)
+
+
 @pytest.mark.parametrize("kind", ["gym-fork", "sb3-fork"])
 def test_a_worker_killed_between_steps_is_noticed(kind):
     envs, processes = make(kind, "nothing")
@@ -128,28 +151,41 @@ def test_close_leaves_nothing(kind):
     assert all(process.exitcode == 0 for process in processes)
 
 
-@pytest.mark.parametrize("kind", ["gym-fork", "sb3-fork", "sb3-forkserver"])
-def test_workers_leave_with_a_killed_parent(kind):
-    """Forked Stable-Baselines3 workers hold each other's pipes open and would stay for ever."""
-    script = f"""
+def run_script(body, tmp_path, timeout=60):
+    """Run ``body`` as a script that imports this module; (its standard output, its return code)."""
+    head = f"""
         import os, signal, sys
         sys.path.insert(0, {os.path.dirname(__file__)!r})
         import numpy as np
         import test_workers
         if __name__ == "__main__":
-            envs, processes = test_workers.make({kind!r}, "nothing")
-            envs.reset()
-            envs.step(np.zeros(2, int))
-            print(os.getpid(), *(process.pid for process in processes), flush=True)
-            os.kill(os.getpid(), signal.SIGKILL)
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "killed_parent.py")
-        with open(path, "w") as file:
-            file.write(textwrap.dedent(script))
-        done = subprocess.run([sys.executable, path], stdout=subprocess.PIPE, check=False)
-    assert done.returncode == -signal.SIGKILL
-    parent, *pids = (int(pid) for pid in done.stdout.split())
+    path = tmp_path / "script.py"
+    path.write_text(textwrap.dedent(head) + textwrap.indent(textwrap.dedent(body), "    "))
+    command = [sys.executable, str(path)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=timeout, check=False)
+    return done.stdout, done.returncode
+
+
+@pytest.mark.parametrize(
+    ("kind", "when"),
+    [("gym-fork", "after a step"), ("sb3-fork", "after a step"), ("sb3-fork", "before"), ("sb3-forkserver", "before")],
+)
+def test_workers_leave_with_a_killed_parent(kind, when, tmp_path):
+    """Forked Stable-Baselines3 workers hold each other's pipes open and would stay for ever."""
+    step = "envs.step(np.zeros(2, int))" if when == "after a step" else ""
+    out, code = run_script(
+        f"""
+        envs, processes = test_workers.make({kind!r}, "nothing")
+        envs.reset()
+        {step}
+        print(os.getpid(), *(process.pid for process in processes), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        tmp_path,
+    )
+    assert code == -signal.SIGKILL
+    parent, *pids = (int(pid) for pid in out.split())
     assert len(pids) == 2
     workers = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
     _, alive = psutil.wait_procs(workers, 3)
@@ -157,8 +193,34 @@ def test_workers_leave_with_a_killed_parent(kind):
     assert leftovers(parent) == []
 
 
+@pytest.mark.parametrize("kind", ["gym-fork", "sb3-fork"])
+@pytest.mark.parametrize("ending", ["", "raise ValueError('a bug in the script')"])
+def test_a_script_without_close_ends(kind, ending, tmp_path):
+    """pygame takes SIGTERM over in workers that draw, and multiprocessing would wait for them at the exit."""
+    make = {
+        "gym-fork": "CLIPRewardVectorWrapper(make_vec('CartPole-v1', 2, vectorization_mode='async'), scorer)",
+        "sb3-fork": "CLIPRewardVecEnv(make_vec_env('CartPole-v1', 2, vec_env_cls=SubprocVecEnv, "
+        "start_method='fork'), scorer)",
+    }[kind]
+    out, code = run_script(
+        f"""
+        from stable_baselines3.common.vec_env import SubprocVecEnv
+        from vlmrm_wrap import CLIPRewardVectorWrapper, make_vec
+        from vlmrm_wrap.sb3 import CLIPRewardVecEnv, make_vec_env
+        scorer = type("Any", (), {{"score": lambda self, frames: np.zeros((3, len(frames)), np.float32)}})()
+        envs = {make}
+        envs.reset()
+        envs.step(np.zeros(2, int))
+        print("stepped", flush=True)
+        {ending}
+        """,
+        tmp_path,
+    )
+    assert (out.split()[-1:], code) == ([b"stepped"], 1 if ending else 0)
+
+
 def test_bad_timeouts_are_refused():
-    for timeout in (0, -1.0):
+    for timeout in (0, -1.0, "60"):
         with pytest.raises(ValueError, match="required: seconds above 0, or None"):
             envs = SyncVectorEnv([functools.partial(captured, 0)])
             CLIPRewardVectorWrapper(envs, PaintedReward(), worker_timeout=timeout)

@@ -28,7 +28,8 @@ from vlmrm_wrap.workers import exit_with_parent
 
 __all__ = ["FrameCapture", "FrameReader", "SharedFrames"]
 
-_FAILED = -1  # in a step counter: the FrameCapture has no frame to show, but an error to tell
+# In a step counter: the FrameCapture has no frame to show but an error to tell; it belongs to a later reader now.
+_FAILED, _TAKEN = -1, -2
 
 
 class SharedFrames:
@@ -43,13 +44,12 @@ class SharedFrames:
     def __init__(self, num_envs: int, frame_shape: tuple[int, ...], *, across_processes: bool) -> None:
         self._layout = (num_envs, tuple(frame_shape))
         self._path: str | None = None
-        self.foreign = False  # True for what a worker process unpickled
         size = self._steps_offset() + 8 * num_envs
         if across_processes:
             fd, self._path = tempfile.mkstemp(prefix=f"vlmrm_wrap_{os.getpid()}_", dir=_roomy_folder(size))
             self._map(fd, size)
         else:
-            self._view(mmap.mmap(-1, size))
+            self._view(bytearray(size))  # no anonymous mmap, which forked children would share
 
     def _steps_offset(self) -> int:
         num_envs, frame_shape = self._layout
@@ -68,7 +68,7 @@ class SharedFrames:
         finally:
             os.close(fd)
 
-    def _view(self, memory: mmap.mmap) -> None:
+    def _view(self, memory: mmap.mmap | bytearray) -> None:
         num_envs, frame_shape = self._layout
         count = num_envs * int(np.prod(frame_shape))
         self.frames = np.frombuffer(memory, np.uint8, count).reshape(num_envs, *frame_shape)
@@ -80,7 +80,7 @@ class SharedFrames:
         return {"layout": self._layout, "path": self._path}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._layout, self._path, self.foreign = state["layout"], None, True  # only the maker unlinks
+        self._layout, self._path = state["layout"], None  # only the maker unlinks
         fd = os.open(state["path"], os.O_RDWR)
         try:
             self._view(mmap.mmap(fd, os.fstat(fd).st_size))
@@ -155,7 +155,8 @@ class FrameCapture(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorA
             # Told by the reader in its own process: a Stable-Baselines3 worker would die of it, wordless.
             self._failure = (type(error).__name__, str(error))
         else:
-            self._failure, self._frame = None, frame
+            # Before it is bound the frame waits through an autoreset, which may redraw the env's own buffer.
+            self._failure, self._frame = None, frame if self._slot else frame.copy()
         self._publish()
 
     def _publish(self) -> None:
@@ -169,8 +170,12 @@ class FrameCapture(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorA
 
     # The protocol of FrameReader. Names start with clip_, because they are called through every wrapper outside.
 
-    def clip_arm(self) -> None:
-        """Start to render after each step."""
+    def clip_arm(self, across_processes: bool) -> None:
+        """Start to render after each step, for a new reader; a worker process now leaves with its parent."""
+        if across_processes:
+            exit_with_parent()
+        if self._slot is not None:
+            self._slot[0].steps[self._slot[1]] = _TAKEN
         self._armed, self._steps, self._slot, self._failure = True, 0, None, None
 
     def clip_frame_shape(self) -> tuple[int, ...] | None:
@@ -183,8 +188,6 @@ class FrameCapture(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorA
 
     def clip_bind(self, shared: SharedFrames, row: int) -> None:
         """Write every frame into ``shared.frames[row]`` from now on, the one that waits included."""
-        if shared.foreign:
-            exit_with_parent()
         self._slot = (shared, row)
         self._publish()
 
@@ -201,7 +204,7 @@ class FrameCapture(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorA
 class FrameReader:
     """Reads the frames of ``num_envs`` sub-envs that each hold a :class:`FrameCapture`.
 
-    ``call(name)`` calls a method of every FrameCapture and returns the results; ``bind(shared)`` hands row i of
+    ``call(name, *args)`` calls a method of every FrameCapture, returning a list; ``bind(shared)`` hands row i of
     ``shared`` to sub-env i. They differ between Gymnasium and Stable-Baselines3; all else is here.
     """
 
@@ -209,7 +212,7 @@ class FrameReader:
         self,
         num_envs: int,
         *,
-        call: Callable[[str], Sequence[Any]],
+        call: Callable[..., Sequence[Any]],
         bind: Callable[[SharedFrames], object],
         across_processes: bool,
     ) -> None:
@@ -217,14 +220,21 @@ class FrameReader:
         self._across_processes = across_processes
         self._shared: SharedFrames | None = None
         self._seen = np.zeros(num_envs, np.int64)
-        call("clip_arm")
+        call("clip_arm", across_processes)
 
     def collect(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Frames (n, H, W, 3), valid until the next step, and a mask (n,) of the sub-envs that stepped."""
         shared = self._shared or self._bind_all()
+        if shared is None:
+            return np.zeros((self._num_envs, 1, 1, 3), np.uint8), np.zeros(self._num_envs, np.bool_)
         steps = shared.steps.copy()
         if (steps == _FAILED).any():
             self._raise_failure()
+        if (steps == _TAKEN).any():
+            raise RuntimeError(
+                "another CLIP reward wrapper was put around the same sub-envs and has their frames now; "
+                "use that one, or make new envs"
+            )
         stepped = steps != self._seen
         self._seen = steps
         return shared.frames, stepped
@@ -240,10 +250,13 @@ class FrameReader:
             self._shared.unlink()
             self._shared = None
 
-    def _bind_all(self) -> SharedFrames:
+    def _bind_all(self) -> SharedFrames | None:
+        """None while no sub-env has stepped: all of them had ended when they were wrapped, and now reset."""
         self._raise_failure()
         shapes = {shape for shape in self._call("clip_frame_shape") if shape is not None}
-        if len(shapes) != 1:
+        if not shapes:
+            return None
+        if len(shapes) > 1:
             raise ValueError(
                 f"the sub-envs render frames of {len(shapes)} sizes, {sorted(shapes)}; required: one size for all. "
                 "Resize them in a wrapper's render(), inside FrameCapture."

@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FrameRenderer", "check_renders"]
+__all__ = ["FrameRenderer", "check_frame", "check_renders"]
 
 _GL_MODULES = ("mujoco.egl", "mujoco.osmesa")
 
@@ -33,6 +33,8 @@ if hasattr(os, "register_at_fork"):
 
 def check_renders(env: gym.Env[Any, Any], wrapper: str) -> None:
     """ValueError unless ``env.render()`` gives the frame of the state that the last step reached."""
+    if not isinstance(env, gym.Env):
+        raise TypeError(f"{wrapper} wraps a gymnasium.Env, got {type(env).__name__}")
     mode = env.render_mode
     if mode == "rgb_array_list":
         raise ValueError(
@@ -67,7 +69,9 @@ class FrameRenderer:
     def __call__(self) -> NDArray[np.uint8]:
         mujoco_renderer = self._mujoco_renderer()
         frame = self._env.render() if mujoco_renderer is None else self._render_mujoco(mujoco_renderer)
-        return self._checked(frame)
+        frame = check_frame(frame, self._shape, self._env)
+        self._shape = frame.shape
+        return frame
 
     def close(self) -> None:
         """Free MuJoCo's drawing context inside its own OpenGL context; call before ``env.close()``."""
@@ -93,34 +97,34 @@ class FrameRenderer:
             frame = self._env.render()
         return frame
 
-    def _checked(self, frame: Any) -> NDArray[np.uint8]:
-        if not isinstance(frame, np.ndarray):
-            raise TypeError(
-                f"{self._env}.render() returned {type(frame).__name__}; required: a uint8 array of shape "
-                "(height, width, 3). Make the env with render_mode='rgb_array'."
-            )
-        if frame.dtype != np.uint8:
-            raise TypeError(
-                f"{self._env}.render() returned {frame.dtype} of shape {frame.shape}; required: uint8, 0 to 255. "
-                "For floats in [0, 1]: (255 * frame).round().astype(np.uint8), in a wrapper's render()."
-            )
-        if frame.ndim != 3 or frame.shape[2] != 3:
-            remedy = {
-                4: "drop alpha: frame[..., :3]",
-                1: "repeat grey: frame.repeat(3, axis=2)",
-            }.get(frame.shape[2] if frame.ndim == 3 else 0, "one RGB image a call")
-            raise ValueError(
-                f"{self._env}.render() returned shape {frame.shape}; required: (height, width, 3). "
-                f"Mend it in a wrapper's render(): {remedy}."
-            )
-        if self._shape is None:
-            self._shape = frame.shape
-        elif frame.shape != self._shape:
-            raise ValueError(
-                f"{self._env}.render() returned shape {frame.shape} after {self._shape}; required: frames of one "
-                "size. Resize them in a wrapper's render()."
-            )
-        return frame
+
+def check_frame(frame: Any, shape: tuple[int, ...] | None, source: object) -> NDArray[np.uint8]:
+    """``frame`` if it is uint8 (height, width, 3), and of ``shape`` unless that is None; else says how to mend it."""
+    if not isinstance(frame, np.ndarray):
+        raise TypeError(
+            f"{source}.render() returned {type(frame).__name__}; required: a uint8 array of shape "
+            "(height, width, 3). Make the env with render_mode='rgb_array'."
+        )
+    if frame.dtype != np.uint8:
+        raise TypeError(
+            f"{source}.render() returned {frame.dtype} of shape {frame.shape}; required: uint8, 0 to 255. "
+            "For floats in [0, 1]: (255 * frame).round().astype(np.uint8), in a wrapper's render()."
+        )
+    if frame.ndim != 3 or frame.shape[2] != 3:
+        remedy = {
+            4: "drop alpha: frame[..., :3]",
+            1: "repeat grey: frame.repeat(3, axis=2)",
+        }.get(frame.shape[2] if frame.ndim == 3 else 0, "one RGB image a call")
+        raise ValueError(
+            f"{source}.render() returned shape {frame.shape}; required: (height, width, 3). "
+            f"Mend it in a wrapper's render(): {remedy}."
+        )
+    if shape is not None and frame.shape != shape:
+        raise ValueError(
+            f"{source}.render() returned shape {frame.shape} after {shape}; required: frames of one "
+            "size. Resize them in a wrapper's render()."
+        )
+    return frame
 
 
 def _prepare_headless_gl() -> None:

@@ -14,9 +14,8 @@ import os
 import queue
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import connection
+from multiprocessing import connection, util
 from typing import Any
 
 __all__ = ["WorkerDied", "WorkerWatch", "exit_with_parent"]
@@ -44,16 +43,19 @@ class WorkerWatch:
         timeout: float | None,
         unanswered: Callable[[], Sequence[int]] = lambda: (),
     ) -> None:
-        if timeout is not None and not timeout > 0:
+        if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
             raise ValueError(f"worker_timeout is {timeout!r}; required: seconds above 0, or None for ever")
-        self._base, self._timeout, self._unanswered = base, timeout, unanswered
+        self._base, self._timeout, self.unanswered = base, timeout, unanswered
         self._processes: list[Any] = list(getattr(base, "processes", None) or ())
         if self._processes:
             self._state = _Watched(self._processes)
             # Not a bound method: the thread must not keep the vector env alive.
             thread = threading.Thread(target=_watch, args=(self._state,), name="vlmrm_wrap-watch", daemon=True)
             thread.start()
-            self._finalizer = weakref.finalize(self, _Watched.stop, self._state)
+            self._stop = util.Finalize(self, _Watched.stop, (self._state,), exitpriority=100)
+            # At exit multiprocessing terminates its workers and waits for them, but SDL, which draws for pygame,
+            # takes SIGTERM over in each worker that has rendered: without this an unclosed env hangs the exit.
+            util.Finalize(base, _kill, (self._processes,), exitpriority=100)
 
     @contextlib.contextmanager
     def operation(self, what: str) -> Iterator[None]:
@@ -71,6 +73,9 @@ class WorkerWatch:
         try:
             yield
         except _BROKEN_PIPE as error:
+            if None in getattr(self._base, "parent_pipes", ()):  # Gymnasium's mark on a worker that told its error
+                self.kill()
+                raise
             self._state.failed.wait(2 * _GRACE)  # the thread hears of it a moment after the pipe does
             self._fail(what, error)
         except Exception:
@@ -101,7 +106,7 @@ class WorkerWatch:
 
     def kill(self) -> None:
         """End every worker now and leave the vector env closed."""
-        self._finalizer()
+        self._stop()
         _kill(self._processes)
         for process in self._processes:
             process.join(2.0)
@@ -116,7 +121,7 @@ class WorkerWatch:
 
     def _fail(self, what: str, cause: BaseException | None = None) -> None:
         failure = self._state.failure or ("died", [])
-        waiting_for = list(self._unanswered())
+        waiting_for = list(self.unanswered())
         told = self._told_exception()
         self.kill()
         if told is not None:

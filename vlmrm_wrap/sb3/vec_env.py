@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import (
 from vlmrm_wrap.frames import FrameCapture, FrameReader, SharedFrames
 from vlmrm_wrap.protocols import RewardModel, as_reward_model, score_frames
 from vlmrm_wrap.workers import WorkerWatch
-from vlmrm_wrap.wrappers.horizon import FixedHorizon
+from vlmrm_wrap.wrappers.horizon import FixedHorizon, check_horizon
 
 __all__ = ["CLIPRewardVecEnv", "make_vec_env"]
 
@@ -43,9 +43,15 @@ def make_vec_env(
 
     Raises ValueError for a ``start_method`` without SubprocVecEnv or another render mode than "rgb_array".
     """
-    kwargs = {"render_mode": "rgb_array", **(env_kwargs or {})}
-    if kwargs["render_mode"] != "rgb_array":
+    kwargs = dict(env_kwargs or {})
+    if kwargs.get("render_mode", "rgb_array") != "rgb_array":
         raise ValueError(f"render_mode is {kwargs['render_mode']!r}; required: 'rgb_array', the default here")
+    if isinstance(env_id, str):
+        kwargs["render_mode"] = "rgb_array"  # a callable knows its own; FrameCapture checks it
+    if n_envs < 1:
+        raise ValueError(f"n_envs is {n_envs}; required: at least 1")
+    if fixed_horizon is not None:
+        check_horizon(fixed_horizon, "fixed_horizon")  # here, because a worker could only die of it
     if start_method is not None and not issubclass(vec_env_cls, SubprocVecEnv):
         raise ValueError(f"start_method={start_method!r} needs vec_env_cls=SubprocVecEnv, which starts processes")
 
@@ -98,16 +104,20 @@ class CLIPRewardVecEnv(VecEnvWrapper):
         *,
         worker_timeout: float | None = 60.0,
     ) -> None:
-        _refuse(venv)
-        super().__init__(venv)
-        self._frames = FrameReader(
-            venv.num_envs,
-            call=venv.env_method,
-            bind=self._bind,
-            across_processes=not isinstance(venv.unwrapped, DummyVecEnv),
-        )
-        self._watch = WorkerWatch(venv.unwrapped, worker_timeout, self._frames.unstepped)
+        _refuse_layers(venv)
+        self._watch = WorkerWatch(venv.unwrapped, worker_timeout)
+        super().__init__(venv)  # asks the sub-envs for their render mode, through get_attr
+        with self._watch.operation("construction"):
+            _refuse_without_frame_capture(venv)
         self.reward_model = as_reward_model(reward_model)
+        with self._watch.operation("construction"):
+            self._frames = FrameReader(
+                venv.num_envs,
+                call=venv.env_method,
+                bind=self._bind,
+                across_processes=not isinstance(venv.unwrapped, DummyVecEnv),
+            )
+        self._watch.unanswered = self._frames.unstepped
         self._clip_return = np.zeros(venv.num_envs)
         self._clip_length = np.zeros(venv.num_envs, np.int64)
 
@@ -149,6 +159,18 @@ class CLIPRewardVecEnv(VecEnvWrapper):
             infos.append(info)
         return obs, rewards, dones, infos
 
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        with self._watch.operation(method_name):
+            return self.venv.env_method(method_name, *args, indices=indices, **kwargs)
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        with self._watch.operation(f"get_attr {attr_name}"):
+            return self.venv.get_attr(attr_name, indices)
+
+    def get_images(self) -> Sequence[Any]:
+        with self._watch.operation("get_images"):
+            return self.venv.get_images()
+
     def close(self) -> None:
         self._watch.close(self.venv.close)
         self._frames.close()
@@ -158,7 +180,13 @@ class CLIPRewardVecEnv(VecEnvWrapper):
             self.venv.env_method("clip_bind", shared, i, indices=[i])
 
 
-def _refuse(venv: VecEnv) -> None:
+def _refuse_layers(venv: VecEnv) -> None:
+    if not isinstance(venv, VecEnv):
+        raise TypeError(
+            f"CLIPRewardVecEnv wraps a Stable-Baselines3 VecEnv, got {type(venv).__name__}. "
+            "vlmrm_wrap.sb3.make_vec_env(env_id, n_envs) makes one; a Gymnasium env goes into CLIPRewardWrapper, "
+            "a Gymnasium vector env into CLIPRewardVectorWrapper."
+        )
     if unwrap_vec_normalize(venv) is not None:
         raise ValueError(
             "VecNormalize is inside CLIPRewardVecEnv, where off-policy algorithms would train on the env's own "
@@ -169,6 +197,9 @@ def _refuse(venv: VecEnv) -> None:
         if isinstance(layer, CLIPRewardVecEnv):
             raise ValueError("this VecEnv has a CLIPRewardVecEnv already; two would take each other's frames")
         layer = layer.venv
+
+
+def _refuse_without_frame_capture(venv: VecEnv) -> None:
     if not venv.has_attr("clip_arm"):
         raise ValueError(
             "the sub-envs hold no FrameCapture, and a VecEnv's get_images() shows the next episode's first frame "

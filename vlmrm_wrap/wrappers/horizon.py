@@ -44,8 +44,7 @@ class FixedHorizon(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorA
         mode: str = "continue",
         state_fix: StateFix | None = None,
     ) -> None:
-        if not isinstance(max_episode_steps, int | np.integer) or max_episode_steps < 1:
-            raise ValueError(f"max_episode_steps is {max_episode_steps!r}; required: a whole number of at least 1")
+        check_horizon(max_episode_steps, "max_episode_steps")
         if mode not in ("continue", "freeze"):
             raise ValueError(f"mode is {mode!r}; required: 'continue' or 'freeze'")
         gym.utils.RecordConstructorArgs.__init__(
@@ -93,6 +92,12 @@ class FixedHorizon(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorA
         if self._last_frame is None:
             self._last_frame = self.env.render()
         return self._last_frame
+
+
+def check_horizon(steps: int, name: str) -> None:
+    """ValueError unless ``steps`` is a whole number of at least 1."""
+    if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 1:
+        raise ValueError(f"{name} is {steps!r}; required: a whole number of at least 1")
 
 
 def _default_state_fix(env: gym.Env[Any, Any]) -> StateFix | None:

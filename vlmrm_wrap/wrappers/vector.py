@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vlmrm_wrap.frames import FrameCapture, FrameReader
 from vlmrm_wrap.protocols import RewardModel, as_reward_model, score_frames
+from vlmrm_wrap.rendering import check_frame
 from vlmrm_wrap.workers import WorkerWatch
 
 __all__ = ["CLIPRewardVectorWrapper", "make_vec"]
@@ -34,8 +35,10 @@ def make_vec(
     which MuJoCo's workers need once something has rendered in this process, or ``{"shared_memory": False}``, which
     observations of custom spaces need (MiniGrid's). ``env_kwargs`` go to the env.
 
-    Raises ValueError for another vectorization or render mode.
+    Raises ValueError for another vectorization or render mode, or fewer than one env.
     """
+    if num_envs < 1:
+        raise ValueError(f"num_envs is {num_envs}; required: at least 1")
     if vectorization_mode not in ("sync", "async"):
         raise ValueError(
             f"vectorization_mode is {vectorization_mode!r}; required: 'sync' or 'async'. (An env's own "
@@ -92,14 +95,18 @@ class CLIPRewardVectorWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
     ) -> None:
         super().__init__(envs)
         _refuse_second_reward(envs)
+        self._watch = WorkerWatch(envs.unwrapped, worker_timeout)
         if envs.render_mode != "rgb_array":
             raise ValueError(
                 f"CLIPRewardVectorWrapper needs envs made with render_mode='rgb_array'; these have "
                 f"{envs.render_mode!r}. vlmrm_wrap.make_vec(env_id, num_envs) makes them right."
             )
-        self._frames = _frame_source(envs)
-        self._watch = WorkerWatch(envs.unwrapped, worker_timeout, self._frames.unstepped)
+        with self._watch.operation("construction"):
+            captured = _holds_frame_captures(envs)
         self.reward_model = as_reward_model(reward_model)
+        with self._watch.operation("construction"):
+            self._frames = _CapturedFrames(envs) if captured else _RenderedFrames(envs)
+        self._watch.unanswered = self._frames.unstepped
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         options = None if options is None else dict(options)  # gymnasium pops reset_mask from what it is given
@@ -129,6 +136,10 @@ class CLIPRewardVectorWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
         ):
             infos[key], infos[f"_{key}"] = values, stepped.copy()
         return obs, rewards, terminations, truncations, infos
+
+    def render(self) -> Any:
+        with self._watch.operation("render"):
+            return self.env.render()
 
     def close(self, **kwargs: Any) -> None:
         self._watch.close(lambda: self.env.close(**kwargs))
@@ -164,6 +175,15 @@ class _RenderedFrames:
     """
 
     def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
+        self.check(envs)
+        self._envs = envs
+        self._next_step = envs.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
+        self._ended = np.zeros(envs.num_envs, np.bool_)
+        self._was_reset = False
+        self._shape: tuple[int, ...] | None = None
+
+    @staticmethod
+    def check(envs: VectorEnv[Any, Any, Any]) -> None:
         mode = envs.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED):
             raise ValueError(
@@ -171,24 +191,26 @@ class _RenderedFrames:
                 "episode's first frame after an end; required: NEXT_STEP or DISABLED, or sub-envs with FrameCapture: "
                 "vlmrm_wrap.make_vec(env_id, num_envs)."
             )
-        self._envs = envs
-        self._next_step = mode == AutoresetMode.NEXT_STEP
-        self._ended = np.zeros(envs.num_envs, np.bool_)
 
     def after_reset(self, mask: NDArray[np.bool_] | None) -> None:
         self._ended[slice(None) if mask is None else mask] = False
+        self._was_reset = self._was_reset or mask is None
 
     def collect(self, ended: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        if not self._was_reset:
+            raise gym.error.ResetNeeded(
+                f"step came before a reset through CLIPRewardVectorWrapper, which can't tell whose episodes in "
+                f"{self._envs} had ended; call reset() first"
+            )
         stepped = ~self._ended if self._next_step else np.ones_like(self._ended)
         self._ended = np.asarray(ended, np.bool_).copy()
         images = self._envs.render()
-        frames = None if images is None else np.asarray(images)
-        if frames is None or frames.dtype != np.uint8 or frames.shape[0] != len(ended) or frames.ndim != 4:
-            got = "None" if frames is None else f"{frames.dtype} of shape {frames.shape}"
-            raise ValueError(
-                f"{self._envs}.render() returned {got}; required: {len(ended)} uint8 frames (height, width, 3)"
-            )
-        return frames, stepped
+        if images is None or len(images) != len(ended):
+            got = "None" if images is None else f"{len(images)} frames"
+            raise ValueError(f"{self._envs}.render() returned {got}; required: {len(ended)}, one a sub-env")
+        for image in images:
+            self._shape = check_frame(image, self._shape, self._envs).shape
+        return np.asarray(images), stepped
 
     def unstepped(self) -> list[int]:
         return []
@@ -197,10 +219,12 @@ class _RenderedFrames:
         pass
 
 
-def _frame_source(envs: VectorEnv[Any, Any, Any]) -> _CapturedFrames | _RenderedFrames:
+def _holds_frame_captures(envs: VectorEnv[Any, Any, Any]) -> bool:
+    """False for a vector env without sub-envs of its own; ValueError if its sub-envs lack FrameCapture."""
     base: Any = envs.unwrapped
     if not hasattr(base, "call"):
-        return _RenderedFrames(envs)
+        _RenderedFrames.check(envs)
+        return False
     if not all(base.call("has_wrapper_attr", "clip_arm")):
         raise ValueError(
             "the sub-envs hold no FrameCapture, and after an autoreset render() shows the wrong episode. Make "
@@ -208,7 +232,7 @@ def _frame_source(envs: VectorEnv[Any, Any, Any]) -> _CapturedFrames | _Rendered
             "[vlmrm_wrap.FrameCapture] to gymnasium.make_vec, or wrap each env outermost: "
             "lambda: FrameCapture(gym.make(env_id, render_mode='rgb_array'))."
         )
-    return _CapturedFrames(envs)
+    return True
 
 
 def _refuse_second_reward(envs: Any) -> None:

@@ -1,0 +1,293 @@
+"""The experiments, through their real command lines, with tiny step counts, asserting on what they wrote."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("jsonargparse")
+pytest.importorskip("stable_baselines3")
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("*_ppo.yaml"))
+TINY = ["--total_steps", "384", "--env.n_envs", "2", "--env.horizon", "20", "--window", "4"]
+TINY += ["--ppo.batch_size", "64", "--ppo.n_epochs", "2", "--evaluation.episodes", "2"]
+
+
+def command(script: str, *arguments: object) -> list[str]:
+    return [sys.executable, str(ROOT / "experiments" / script), *map(str, arguments)]
+
+
+def run(folder: Path, script: str, *arguments: object, code: int = 0) -> tuple[list[str], str]:
+    """Lines of stdout, and stderr, of a script run in ``folder``."""
+    done = subprocess.run(
+        command(script, *arguments), cwd=folder, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout.splitlines(), done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A run without --config: CartPole, the embedded model, with obs statistics for evaluate.py to find."""
+    folder = tmp_path_factory.mktemp("trained")
+    lines, _ = run(folder, "train_ppo.py", *TINY, "--normalize.obs", "true", "--reward.alpha", "3e-1")
+    return folder / "runs" / "CartPole-v1-seed0", lines
+
+
+def test_a_run_writes_everything(trained: tuple[Path, list[str]]) -> None:
+    folder, lines = trained
+    assert re.fullmatch(r"true return: \d+\.\d", lines[-1])
+
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert lines[-1] == f"true return: {evaluation['mean']:.1f}"
+    assert len(evaluation["returns"]) == 2
+    # The unmodified env pays 1 a step and ends where it ends, not at the training horizon.
+    assert evaluation["returns"] == evaluation["lengths"]
+
+    description = json.loads((folder / "reward_model.json").read_text())
+    assert description["recipe"]["encoder"] == "embedded"
+    assert description["recipe"]["alpha"] == 0.3
+    assert set(description["constants"]) == {"goal_norm", "baseline_norm", "goal_dot_baseline"}
+
+    with (folder / "progress.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["rollout/ep_clip_rew_mean"]]
+    assert float(rows[-1]["rollout/ep_len_mean"]) == 20
+    # 20 rewards of at most 1 each; the env's own return is another number: it ends when the pole falls.
+    assert 0 < float(rows[-1]["rollout/ep_clip_rew_mean"]) < 20
+    assert float(rows[-1]["rollout/ep_rew_mean"]) == int(4 * float(rows[-1]["rollout/ep_rew_mean"])) / 4
+    assert list(folder.glob("events.out.tfevents.*"))
+
+    assert (folder / "learning_curves.png").read_bytes()[1:4] == b"PNG"
+    assert (folder / "video.mp4").read_bytes()[4:8] == b"ftyp"
+    assert (folder / "policy.zip").stat().st_size > 10_000
+    assert (folder / "final_policy.zip").stat().st_size > 10_000
+    assert len(json.loads((folder / "policy.obs.json").read_text())["mean"]) == 4
+
+
+def test_evaluate_repeats_the_number(trained: tuple[Path, list[str]]) -> None:
+    folder, lines = trained
+    again, _ = run(folder.parent.parent, "evaluate.py", folder)
+    assert again[-1] == lines[-1]
+
+
+def test_same_seed_same_run_and_nothing_overwritten(trained: tuple[Path, list[str]]) -> None:
+    folder, lines = trained
+    before = (folder / "progress.csv").read_bytes()
+    again, _ = run(folder.parent.parent, "train_ppo.py", "--config", folder / "config.yaml")
+    assert again[0] == "run folder: runs/CartPole-v1-seed0-2"
+    assert again[1:] == lines[1:]
+    assert (folder / "progress.csv").read_bytes() == before
+
+
+def test_another_env_from_fields_alone(tmp_path: Path) -> None:
+    """A continuous env in worker processes, wide starts, gSDE, the constant reward."""
+    run(
+        tmp_path,
+        "train_ppo.py",
+        *("--env.id", "MountainCarContinuous-v0", "--env.reset_options", "{low: -1.2, high: -1.1}"),
+        *(
+            "--env.vec",
+            "subproc",
+            "--env.start_method",
+            "fork",
+            "--ppo.n_steps",
+            64,
+            "--ppo.use_sde",
+            "true",
+            "--normalize.reward",
+            "true",
+        ),
+        *("--reward.goal_prompts", "a car at the flag", "--reward.constant", 0.25),
+        *("--evaluation.max_steps", 30, "--evaluation.video", "false", "--name", "mine", *TINY),
+    )
+    folder = tmp_path / "runs" / "mine"
+    with (folder / "progress.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["rollout/ep_clip_rew_mean"]]
+    assert {float(row["rollout/ep_clip_rew_mean"]) for row in rows} == {20 * 0.25}
+    assert json.loads((folder / "evaluation.json").read_text())["lengths"] == [30, 30]
+    assert not (folder / "video.mp4").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
+@pytest.mark.parametrize("kind", ["sigterm", "ctrl-c"])
+def test_a_signal_saves_and_leaves(tmp_path: Path, kind: str) -> None:
+    """SIGTERM goes to the script; Ctrl-C in a terminal goes to its env workers as well."""
+    workers = ["--env.vec", "subproc", "--env.start_method", "fork"] if kind == "ctrl-c" else []
+    arguments = [*TINY, "--total_steps", "1_000_000", *workers]
+    with subprocess.Popen(
+        command("train_ppo.py", *arguments),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        folder = tmp_path / "runs" / "CartPole-v1-seed0"
+        wait_until(lambda: (folder / "policy.zip").exists() or process.poll() is not None, seconds=60)
+        if kind == "sigterm":
+            process.terminate()
+        else:
+            os.killpg(process.pid, signal.SIGINT)
+        output, errors = process.communicate(timeout=30)
+    assert process.returncode == (143 if kind == "sigterm" else 130), errors
+    assert "Traceback" not in errors
+    assert output.splitlines()[-1].startswith("stopped after")
+    for name in ("config.yaml", "progress.csv", "policy.zip", "final_policy.zip", "learning_curves.png"):
+        assert (folder / name).stat().st_size > 0
+    wait_until(lambda: not group_is_alive(process.pid), seconds=10)
+
+
+def wait_until(condition, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def group_is_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.fixture
+def common(monkeypatch: pytest.MonkeyPatch):
+    """What the experiments share, as a module."""
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    import common
+
+    return common
+
+
+def test_the_best_clip_return_is_kept_and_the_later_of_equals(common, tmp_path: Path) -> None:
+    saved = []
+    algo = SimpleNamespace(num_timesteps=0, save=lambda path: saved.append(algo.num_timesteps))
+    algo.get_env = lambda: SimpleNamespace(num_envs=1)
+    watch = common.TrainingWatch(tmp_path / "policy.zip", 2, SimpleNamespace(signum=None))
+    watch.model, watch.locals = algo, {"total_timesteps": 6}
+    watch._on_training_start()
+    #           fills the window, 2.5 best, lower, 2.5 again; the env's own return says the opposite
+    for clip, own in [(1.0, 9.0), (2.0, 9.0), (3.0, 0.0), (1.0, 9.0), (4.0, 9.0)]:
+        algo.num_timesteps += 1
+        watch.locals["infos"] = [{"clip_episode": {"r": clip}, "episode": {"r": own}}]
+        assert watch.on_step()
+        watch._on_rollout_end()
+        algo.num_timesteps += 1
+        watch.locals["infos"] = [{}]
+        assert watch.on_step()
+        watch._on_rollout_end()  # nothing new has ended
+    watch._on_training_end()
+    assert saved == [3, 5, 9]
+    assert (watch.best, watch.best_step) == (2.5, 9)
+    watch.stop.signum = signal.SIGTERM
+    assert not watch.on_step()
+
+
+def test_a_loaded_policy_sees_the_observations_of_its_training(common, tmp_path: Path) -> None:
+    venv = VecNormalize(DummyVecEnv([lambda: gym.make("CartPole-v1")]), norm_reward=False)
+    algo = PPO("MlpPolicy", venv, n_steps=64, n_epochs=1, seed=0, device="cpu").learn(64)
+    with torch.no_grad():  # a policy that tells apart every scale and offset of its input
+        algo.policy.action_net.weight.mul_(300.0)
+    common.save_policy(algo, tmp_path / "policy.zip")
+    observations = np.random.default_rng(0).normal(size=(200, 4)) * [1.0, 2.0, 0.1, 2.0]
+    expected = algo.predict(venv.normalize_obs(observations), deterministic=True)[0]
+
+    fresh = PPO("MlpPolicy", DummyVecEnv([lambda: gym.make("CartPole-v1")]), seed=1, device="cpu")
+    act = common.load_actor(fresh, tmp_path / "policy.zip")
+    assert np.array_equal(act(observations), expected)
+    assert type(act(observations[0])) is int  # FrozenLake takes no numpy array
+    assert not np.array_equal(fresh.predict(observations, deterministic=True)[0], expected)
+
+
+@pytest.mark.parametrize(("mean", "line"), [(498.25, "498.2"), (-0.04, "0.0"), (-123.46, "-123.5")])
+def test_the_last_line(common, mean: float, line: str) -> None:
+    assert common.true_return({"mean": mean}) == f"true return: {line}"
+
+
+@pytest.fixture
+def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """``main(*arguments)``: train_ppo's, in this process (where torch is loaded already), in a fresh folder."""
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    monkeypatch.chdir(tmp_path)
+    import train_ppo
+
+    def call(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["train_ppo.py", *arguments])
+        with pytest.raises(SystemExit) as left:
+            train_ppo.main()
+        if isinstance(left.value.code, str):  # what the interpreter does with it
+            print(left.value.code, file=sys.stderr)
+            return 1
+        return left.value.code or 0
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with warnings.catch_warnings():
+        yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--reward.alhpa", "0.3"], 2, "reward.alhpa"),
+        (["--reward.alpha", "1.5"], 2, "reward.alpha"),
+        (["--env.id", "Pendulum-v1"], 2, "reward.goal_prompts"),  # not CartPole's prompts by oversight
+        (["--env.id", "CartPoel-v1", "--reward.goal_prompts", "up", "--reward.constant", "1"], 1, "CartPoel"),
+        (["--reward.constant", "1", "--env.kwargs", "{gravitas: 3}"], 1, "gravitas"),
+    ],
+)
+def test_a_mistake_is_named(main, capsys, arguments: list[str], code: int, message: str) -> None:
+    assert main(*arguments) == code
+    assert message in " ".join(capsys.readouterr().err.splitlines()[-2:])
+    assert not Path("runs").exists()
+
+
+def test_a_name_is_taken_once(main, capsys) -> None:
+    Path("runs/taken").mkdir(parents=True)
+    assert main("--name", "taken", "--reward.constant", "1") == 1
+    assert "a run is never overwritten" in capsys.readouterr().err
+
+
+def test_print_config(main, capsys) -> None:
+    assert main("--ppo.n_steps", "64", "--print_config") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "  n_steps: 64" in lines
+    assert "  goal_prompts: pole vertically upright on top of the cart" in lines
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_configs_are_strict_and_say_what_they_cost(path: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    from common import instantiate
+    from train_ppo import run_parser
+
+    parser = run_parser()
+    config = instantiate(parser, parser.parse_args(["--config", str(path)]))
+    assert isinstance(config.ppo.learning_rate, float)
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any(f"configs/{path.name}" in line or "this file is the default" in line for line in header)
+    assert any("true return" in line for line in header)
+    assert any("CPU-minutes" in line for line in header)
+
+    (tmp_path / "typo.yaml").write_text(path.read_text() + "\nwidnow: 3\n")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--config", str(tmp_path / "typo.yaml")])

@@ -253,12 +253,29 @@ def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         (["--env.id", "Pendulum-v1"], 2, "reward.goal_prompts"),  # not CartPole's prompts by oversight
         (["--env.id", "CartPoel-v1", "--reward.goal_prompts", "up", "--reward.constant", "1"], 1, "CartPoel"),
         (["--reward.constant", "1", "--env.kwargs", "{gravitas: 3}"], 1, "gravitas"),
+        (["--env", "{id: Pendulum-v1}"], 2, "goal_prompts"),
+        (["--env.kwargs", "{render_mode: human}"], 2, "render_mode, which is set for you"),
+        (["--reward.constant", "1", "--name", "a/../b"], 1, "the name of one folder"),
     ],
 )
 def test_a_mistake_is_named(main, capsys, arguments: list[str], code: int, message: str) -> None:
     assert main(*arguments) == code
     assert message in " ".join(capsys.readouterr().err.splitlines()[-2:])
     assert not Path("runs").exists()
+
+
+def test_a_run_without_its_film_still_ends_in_its_number(main, capsys, monkeypatch) -> None:
+    import train_ppo
+
+    def broken(*_: object) -> None:
+        raise OSError("no ffmpeg here")
+
+    monkeypatch.setattr(train_ppo, "record_video", broken)
+    monkeypatch.setattr(sys, "argv", ["train_ppo.py", "--reward.constant", "1", *TINY])
+    train_ppo.main()
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1].startswith("true return: ")
+    assert "no video: OSError: no ffmpeg here" in printed.err
 
 
 def test_a_name_is_taken_once(main, capsys) -> None:

@@ -232,7 +232,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"goal_prompts": ""}, ValueError, "goal_prompts has an empty sentence"),
     ({"goal_prompts": []}, ValueError, "goal_prompts is empty"),
     ({"goal_prompts": ["a", "  "]}, ValueError, "goal_prompts has an empty sentence"),
-    ({"goal_prompts": 3}, TypeError, "goal_prompts must be a sentence .* or uint8 frames"),
+    ({"goal_prompts": 3}, TypeError, "goal_prompts must be a sentence .* or a uint8 array of frames"),
     ({"goal_prompts": ["a", 3]}, TypeError, "goal_prompts must be a sentence"),
     ({"goal_prompts": np.zeros((8, 8, 3), np.uint8)}, ValueError, "image goals must have shape"),
     ({"goal_prompts": np.zeros((1, 8, 8, 3))}, TypeError, "image goals must be uint8"),
@@ -287,6 +287,30 @@ def test_a_prompt_too_long_is_refused_at_construction(checkpoint: Path) -> None:
         CLIPRewardModel.from_pretrained(checkpoint, goal_prompts="pole " * 100, baseline_prompts="cart", device="cpu")
 
 
+def test_the_warning_of_unknown_words_points_at_the_users_line() -> None:
+    with pytest.warns(UnknownPromptWarning, match="'humanoid'") as caught:
+        CLIPRewardModel.from_pretrained("embedded", goal_prompts="a humanoid", baseline_prompts="a cart", device="cpu")
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("goal", "match"),
+    [
+        ({"a": 1}, "got the keys"),
+        ({"frames_png_base64": ["no picture"]}, "holds no PNG pictures"),
+        ({"frames_png_base64": []}, "holds no PNG pictures"),
+    ],
+)
+def test_a_recipe_with_broken_pictures_is_refused(goal, match) -> None:
+    with pytest.raises(ValueError, match=match):
+        CLIPRewardModel.from_recipe({"encoder": "embedded", "goal_prompts": goal, "alpha": 0.0})
+
+
+def test_a_repeated_baseline_is_still_the_goal() -> None:
+    with pytest.raises(ValueError, match="goal and baseline are the same"):
+        CLIPRewardModel.from_pretrained("embedded", goal_prompts="Pole", baseline_prompts=["pole", "pole "])
+
+
 def test_unknown_words_are_named_in_one_warning() -> None:
     class Taught(ColourEncoder):
         def unknown_words(self, text: str) -> list[str]:
@@ -295,6 +319,7 @@ def test_unknown_words_are_named_in_one_warning() -> None:
     with pytest.warns(UnknownPromptWarning) as caught:
         make(Taught(), goal_prompts=["pole upright", "robot upright"], baseline_prompts="a cart")
     assert len(caught) == 1
+    assert caught[0].filename == __file__
     assert "'colours' has not learnt: 'upright', 'robot', 'a'." in str(caught[0].message)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -7,6 +7,7 @@ and two dot products; both come back in a single copy.
 """
 
 import os
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -258,5 +259,13 @@ class CLIPRewardModel:
                 f"{self.encoder.name!r} has not learnt: {', '.join(map(repr, unknown))}. Prompts with "
                 "such words are scored all the same, by their other words.",
                 UnknownPromptWarning,
-                stacklevel=4,
+                stacklevel=_levels_to_the_caller(),
             )
+
+
+def _levels_to_the_caller() -> int:
+    """``stacklevel`` of the first line outside this package, for a warning raised where this is called."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("vlmrm_wrap."):
+        level, frame = level + 1, frame.f_back
+    return level

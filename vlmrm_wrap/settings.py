@@ -102,15 +102,22 @@ def check_recipe(recipe: Any) -> dict[str, Any]:
         raise ValueError(f"unknown keys in the recipe: {sorted(unknown)}; known: {sorted(known)}")
     arguments = dict(recipe)
     if isinstance(goal := arguments["goal_prompts"], Mapping):
-        arguments["goal_prompts"] = np.stack([_from_png(text) for text in goal[_PNG]])
+        if set(goal) != {_PNG}:
+            raise ValueError(f"goal pictures in a recipe are {{{_PNG!r}: [...]}}, got the keys {sorted(goal)}")
+        try:
+            arguments["goal_prompts"] = np.stack([_from_png(text) for text in goal[_PNG]])
+        except (TypeError, ValueError, OSError) as error:
+            raise ValueError(f"the recipe's {_PNG!r} holds no PNG pictures of one size: {error}") from error
     return arguments
 
 
 def _check_prompts(name: str, prompts: Any) -> tuple[str, ...]:
     listed = (prompts,) if isinstance(prompts, str) else prompts
     if not isinstance(listed, list | tuple) or not all(isinstance(each, str) for each in listed):
-        also = " or uint8 frames (k, height, width, 3)" if name == "goal_prompts" else ""
-        raise TypeError(f"{name} must be a sentence or a list of sentences{also}, got {prompts!r}")
+        also = " or a uint8 array of frames (k, height, width, 3)" if name == "goal_prompts" else ""
+        kind = type(listed[0] if isinstance(listed, list | tuple) and listed else listed).__name__
+        got = repr(prompts) if len(repr(prompts)) < 100 else type(prompts).__name__
+        raise TypeError(f"{name} must be a sentence or a list of sentences{also}, got {kind}: {got}")
     if not listed:
         raise ValueError(f"{name} is empty: give at least one sentence")
     if not all(each.strip() for each in listed):
@@ -119,8 +126,9 @@ def _check_prompts(name: str, prompts: Any) -> tuple[str, ...]:
 
 
 def _bare(prompts: tuple[str, ...]) -> list[str]:
-    """The prompts as the tokenizers see them: lower case, single spaces; in any order."""
-    return sorted(" ".join(prompt.lower().split()) for prompt in prompts)
+    """The prompts as the tokenizers see them: lower case, single spaces; in any order, one for its own repeats."""
+    bare = sorted(" ".join(prompt.lower().split()) for prompt in prompts)
+    return bare[:1] if len(set(bare)) == 1 else bare
 
 
 def _to_png(frame: Frames) -> str:

@@ -19,13 +19,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vlmrm_wrap.encoders.openai_clip import OpenAICLIPEncoder, Triple
+from vlmrm_wrap.encoders.openai_clip import VOCABULARY, OpenAICLIPEncoder, Triple
 
 __all__ = ["EmbeddedCLIPEncoder", "load_embedded"]
 
 _FORMAT_VERSION = "1"
-_VOCABULARY = 49408  # of OpenAI's tokenizer; the end-of-text token is the last
-_END_OF_TEXT = _VOCABULARY - 1
+_END_OF_TEXT = VOCABULARY - 1  # the tokenizer's last
 
 # Words that carry no content of their own: unknown or not, they are no reason to warn. Negations
 # are not among them on purpose: the model does not understand "not" and must say so.
@@ -120,7 +119,7 @@ def _expanded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             f"the embedded model's file is damaged: {len(compact)} embeddings for {len(token_ids)} "
             "tokens and the unknown one; reinstall the package"
         )
-    table = compact[0].expand(_VOCABULARY, -1).clone()
+    table = compact[0].expand(VOCABULARY, -1).clone()
     table[token_ids] = compact[1:]
     weights["token_embedding.weight"] = table
     return weights

@@ -19,13 +19,7 @@ from gymnasium.error import DependencyNotInstalled
 from torch import Tensor, nn
 
 from vlmrm_wrap.encoders.checkpoints import read_state_dict
-from vlmrm_wrap.encoders.protocol import (
-    check_images,
-    check_texts,
-    resolve_device,
-    resolve_dtype,
-    unit_rows,
-)
+from vlmrm_wrap.encoders.protocol import TwoTowers, resolve_device, resolve_dtype
 
 __all__ = ["OPENAI_MEAN", "OPENAI_STD", "OpenAICLIPEncoder", "import_clip", "load_openai"]
 
@@ -33,7 +27,7 @@ Triple = tuple[float, float, float]
 OPENAI_MEAN: Triple = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD: Triple = (0.26862954, 0.26130258, 0.27577711)
 
-_VOCABULARY = 49408  # of the tokenizer inside `clip`; a smaller table would be indexed past its end
+VOCABULARY = 49408  # of the tokenizer inside `clip`; a smaller table would be indexed past its end
 _REQUIRED = ("text_projection", "positional_embedding", "token_embedding.weight", "ln_final.weight")
 _TOWERS = ("visual.proj", "visual.attnpool.positional_embedding")  # a ViT, a ResNet
 
@@ -65,7 +59,7 @@ def import_clip() -> Any:
     return clip
 
 
-class OpenAICLIPEncoder:
+class OpenAICLIPEncoder(TwoTowers):
     """A CLIP in OpenAI's state-dict layout, ViT or ResNet; every size is derived from the weights.
 
     >>> weights = read_state_dict("ViT-B-32.safetensors")       # doctest: +SKIP
@@ -77,8 +71,6 @@ class OpenAICLIPEncoder:
     way: that changes nothing in OpenAI's files, and a float32 checkpoint comes out as ``clip.load``
     would give it. ValueError if the weights are not such a CLIP.
     """
-
-    loaded_from: dict[str, str | None] | None = None  # load_encoder's arguments, where it made this
 
     def __init__(
         self,
@@ -105,35 +97,23 @@ class OpenAICLIPEncoder:
         _cast_matmuls(self._model.visual, self.dtype)
         self._model.to(self.device)
 
-    def __repr__(self) -> str:
-        dtype = str(self.dtype).removeprefix("torch.")
-        return f"{type(self).__name__}({self.name!r}, device={str(self.device)!r}, dtype={dtype!r})"
+    def _embed_images(self, images: Tensor) -> Tensor:
+        features: Tensor = self._model.visual(images)
+        return features
 
-    @torch.inference_mode()
-    def encode_image(self, images: Tensor) -> Tensor:
-        """Normalised images, float ``(n, 3, S, S)`` -> unit float32 ``(n, embed_dim)``."""
-        images = check_images(images, self.image_size)
-        if len(images) == 0:
-            return torch.zeros(0, self.embed_dim, device=self.device)
-        return unit_rows(self._model.visual(images.to(self.device, self.dtype)))
+    def _embed_texts(self, texts: list[str]) -> Tensor:
+        """The same computation as clip's ``CLIP.encode_text``, which would cast to the image tower's dtype.
 
-    @torch.inference_mode()
-    def encode_text(self, texts: list[str]) -> Tensor:
-        """Sentences -> unit float32 ``(n, embed_dim)``; ValueError for one too long.
-
-        The same computation as clip's ``CLIP.encode_text``, which would cast to the image tower's
-        dtype; prompts are encoded once, so float32 costs nothing.
+        Prompts are encoded once, so float32 costs nothing.
         """
-        texts = check_texts(texts)
-        if not texts:
-            return torch.zeros(0, self.embed_dim, device=self.device)
         tokens = self._tokenize(texts).to(self.device)
         model = self._model
         hidden = model.token_embedding(tokens) + model.positional_embedding
         hidden = model.transformer(hidden.transpose(0, 1)).transpose(0, 1)  # wants (length, n, width)
         ends = tokens.argmax(dim=-1)  # the end-of-text token has the highest number
         hidden = model.ln_final(hidden[torch.arange(len(texts), device=self.device), ends])
-        return unit_rows(hidden @ model.text_projection)
+        features: Tensor = hidden @ model.text_projection
+        return features
 
     def _tokenize(self, texts: list[str]) -> Tensor:
         """Token numbers, int ``(n, context_length)``."""
@@ -159,8 +139,8 @@ def _build(state_dict: Mapping[str, Tensor], name: str) -> Any:
     if missing:
         raise ValueError(f"{name!r} is not a checkpoint in OpenAI's CLIP layout; missing: {', '.join(missing)}")
     rows = len(state_dict["token_embedding.weight"])
-    if rows != _VOCABULARY:
-        raise ValueError(f"{name!r} has {rows} token embeddings; OpenAI's tokenizer needs {_VOCABULARY}")
+    if rows != VOCABULARY:
+        raise ValueError(f"{name!r} has {rows} token embeddings; OpenAI's tokenizer needs {VOCABULARY}")
     # build_model deletes keys from what it is given, and draws random numbers, later overwritten
     with torch.random.fork_rng(devices=[]):
         try:

@@ -14,14 +14,7 @@ import torch
 from gymnasium.error import DependencyNotInstalled
 from torch import Tensor
 
-from vlmrm_wrap.encoders.protocol import (
-    check_images,
-    check_texts,
-    nearest,
-    resolve_device,
-    resolve_dtype,
-    unit_rows,
-)
+from vlmrm_wrap.encoders.protocol import TwoTowers, nearest, resolve_device, resolve_dtype
 
 __all__ = ["PREFIX", "OpenCLIPEncoder", "load_openclip"]
 
@@ -64,7 +57,7 @@ def check_name(name: str) -> tuple[str, str]:
     raise ValueError(f"open_clip has no weights {tag!r} for {model!r}; it has {', '.join(tags)}")
 
 
-class OpenCLIPEncoder:
+class OpenCLIPEncoder(TwoTowers):
     """A model that open_clip made, with weights, behind our protocol; image settings are its own.
 
     ``model``: as ``open_clip.create_model`` returns it, in float32; the image tower is cast to ``dtype``
@@ -74,8 +67,6 @@ class OpenCLIPEncoder:
     >>> load_openclip("open_clip:ViT-B-16-SigLIP/webli").mean  # doctest: +SKIP
     (0.5, 0.5, 0.5)
     """
-
-    loaded_from: dict[str, str | None] | None = None  # load_encoder's arguments, where it made this
 
     def __init__(
         self,
@@ -102,26 +93,14 @@ class OpenCLIPEncoder:
         self._tokenizer = tokenizer
         self.embed_dim = int(self.encode_text(["a"]).shape[1])
 
-    def __repr__(self) -> str:
-        dtype = str(self.dtype).removeprefix("torch.")
-        return f"{type(self).__name__}({self.name!r}, device={str(self.device)!r}, dtype={dtype!r})"
+    def _embed_images(self, images: Tensor) -> Tensor:
+        features: Tensor = self._model.encode_image(images)
+        return features
 
-    @torch.inference_mode()
-    def encode_image(self, images: Tensor) -> Tensor:
-        """Normalised images, float ``(n, 3, S, S)`` -> unit float32 ``(n, embed_dim)``."""
-        images = check_images(images, self.image_size)
-        if len(images) == 0:
-            return torch.zeros(0, self.embed_dim, device=self.device)
-        return unit_rows(self._model.encode_image(images.to(self.device, self.dtype)))
-
-    @torch.inference_mode()
-    def encode_text(self, texts: list[str]) -> Tensor:
-        """Sentences -> unit float32 ``(n, embed_dim)``; ValueError for one too long."""
-        texts = check_texts(texts)
-        if not texts:
-            return torch.zeros(0, self.embed_dim, device=self.device)
+    def _embed_texts(self, texts: list[str]) -> Tensor:
         tokens = torch.cat([self._tokenize(text) for text in texts])
-        return unit_rows(self._model.encode_text(tokens.to(self.device)))
+        features: Tensor = self._model.encode_text(tokens.to(self.device))
+        return features
 
     def _tokenize(self, text: str) -> Tensor:
         """Token numbers ``(1, context_length)``. open_clip's tokenizers cut off in silence; we refuse."""

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["Encoder", "available_devices", "resolve_device", "resolve_dtype"]
+__all__ = ["Encoder", "TwoTowers", "available_devices", "resolve_device", "resolve_dtype"]
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -52,6 +52,48 @@ class Encoder(Protocol):
         than ``context_length``, naming both lengths.
         """
         ...
+
+
+class TwoTowers:
+    """What all our encoders share: checks before, and unit float32 vectors after, one pass of a tower.
+
+    A subclass sets the attributes of :class:`Encoder` and ``dtype``, and embeds images and texts.
+    """
+
+    name: str
+    device: torch.device
+    dtype: torch.dtype
+    embed_dim: int
+    image_size: int
+    loaded_from: dict[str, str | None] | None = None  # load_encoder's arguments, where it made this
+
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{type(self).__name__}({self.name!r}, device={str(self.device)!r}, dtype={dtype!r})"
+
+    @torch.inference_mode()
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Normalised images, float ``(n, 3, S, S)`` -> unit float32 ``(n, embed_dim)``."""
+        images = check_images(images, self.image_size)
+        if len(images) == 0:
+            return torch.zeros(0, self.embed_dim, device=self.device)
+        return unit_rows(self._embed_images(images.to(self.device, self.dtype)))
+
+    @torch.inference_mode()
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Sentences -> unit float32 ``(n, embed_dim)``; ValueError for one too long."""
+        texts = check_texts(texts)
+        if not texts:
+            return torch.zeros(0, self.embed_dim, device=self.device)
+        return unit_rows(self._embed_texts(texts))
+
+    def _embed_images(self, images: Tensor) -> Tensor:
+        """At least one image, in ``dtype`` on ``device`` -> ``(n, embed_dim)``, any length."""
+        raise NotImplementedError
+
+    def _embed_texts(self, texts: list[str]) -> Tensor:
+        """At least one sentence -> ``(n, embed_dim)``, any length."""
+        raise NotImplementedError
 
 
 def available_devices() -> list[str]:

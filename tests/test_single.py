@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fakes import PaintedEnv, PaintedReward
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import AddWhiteNoise, RecordEpisodeStatistics, RecordVideo, TimeLimit
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
@@ -197,42 +198,62 @@ def test_in_a_worker_process_it_warns_of_one_clip_each():
     assert "CLIPRewardVectorWrapper(make_vec(...), model)" in messages[0]
 
 
+STEPS, SEEDS = 40, (0, 1, 2)
+
+
+def zigzag(step):
+    return step // 3 % 2  # enough of a push to end several episodes
+
+
+@pytest.fixture(scope="module")
+def wanted(model):
+    """Rewards of each seed's env alone, over the ends of its episodes."""
+    rewards = np.zeros((len(SEEDS), STEPS))
+    ends = 0
+    for i, seed in enumerate(SEEDS):
+        env = CLIPRewardWrapper(cartpole(max_episode_steps=15), model)
+        env.reset(seed=seed)
+        for step in range(STEPS):
+            _, rewards[i, step], terminated, truncated, _ = env.step(zigzag(step))
+            if terminated or truncated:
+                env.reset()
+                ends += 1
+        env.close()
+    assert ends > len(SEEDS)
+    return rewards
+
+
 class TestEmbeddedModelOnEveryPath:
     """With the real encoder the paths agree to 1e-6: its own results vary with the batch size by about 1e-7."""
 
-    STEPS = 25
+    @pytest.mark.parametrize(
+        ("mode", "context"),
+        [(mode, None) for mode in AutoresetMode]
+        + [(AutoresetMode.NEXT_STEP, context) for context in ("fork", "spawn", "forkserver")],
+    )
+    def test_vector(self, model, wanted, mode, context):
+        kwargs = {"vectorization_mode": "async", "vector_kwargs": {"context": context}} if context else {}
+        envs = make_vec("CartPole-v1", len(SEEDS), autoreset_mode=mode, max_episode_steps=15, **kwargs)
+        envs = CLIPRewardVectorWrapper(envs, model)
+        envs.reset(seed=list(SEEDS))
+        got = [[] for _ in SEEDS]
+        while min(map(len, got)) < STEPS:
+            actions = np.array([zigzag(len(rewards)) for rewards in got])
+            _, rewards, terminations, truncations, infos = envs.step(actions)
+            for i in np.flatnonzero(infos["_env_reward"]):
+                got[i].append(rewards[i])
+            over = terminations | truncations
+            if mode == AutoresetMode.DISABLED and over.any():
+                envs.reset(options={"reset_mask": over})
+        envs.close()
+        np.testing.assert_allclose([rewards[:STEPS] for rewards in got], wanted, atol=1e-6)
 
-    def single(self, model, seed):
-        env = CLIPRewardWrapper(cartpole(), model)
-        rewards, over = [], True
-        env.reset(seed=seed)
-        over = False
-        for step in range(self.STEPS):
-            if over:
-                break
-            _, reward, terminated, truncated, _ = env.step(step % 2)
-            rewards.append(reward)
-            over = terminated or truncated
-        env.close()
-        return rewards
-
-    def test_vector(self, model):
-        for mode in ("sync", "async"):
-            envs = CLIPRewardVectorWrapper(make_vec("CartPole-v1", 3, vectorization_mode=mode), model)
-            envs.reset(seed=[0, 1, 2])
-            got = np.array([envs.step(np.full(3, step % 2))[1] for step in range(self.STEPS)])
-            envs.close()
-            for i in range(3):
-                wanted = self.single(model, i)
-                np.testing.assert_allclose(got[: len(wanted), i], wanted, atol=1e-6)
-
-    def test_sb3(self, model):
+    def test_sb3(self, model, wanted):
         from vlmrm_wrap.sb3 import CLIPRewardVecEnv, make_vec_env
 
-        venv = CLIPRewardVecEnv(make_vec_env("CartPole-v1", 3, seed=0), model)
+        venv = make_vec_env("CartPole-v1", len(SEEDS), seed=0, env_kwargs={"max_episode_steps": 15})
+        venv = CLIPRewardVecEnv(venv, model)
         venv.reset()
-        got = np.array([venv.step(np.full(3, step % 2))[1] for step in range(self.STEPS)])
+        got = [venv.step(np.full(len(SEEDS), zigzag(step)))[1] for step in range(STEPS)]
         venv.close()
-        for i in range(3):
-            wanted = self.single(model, i)
-            np.testing.assert_allclose(got[: len(wanted), i], wanted, atol=1e-6)
+        np.testing.assert_allclose(np.transpose(got), wanted, atol=1e-6)

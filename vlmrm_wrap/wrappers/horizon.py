@@ -1,8 +1,8 @@
 """FixedHorizon: episodes of one length, because termination leaks the task.
 
-With rewards that are all positive "any positive reward function will lead to the agent solving the CartPole
-task" (Rocamonde et al. 2023, appendix C.1): to survive pays, whatever the words say. So the paper removes
-termination, and so does this wrapper, by truncation, which learners bootstrap through.
+Where all rewards are positive, to survive pays, whatever the words say, and CartPole is "solved" by any of them
+(a point that Rocamonde et al. 2023 make in appendix C.1). So the paper removes termination, and so does this
+wrapper, by truncation, which learners bootstrap through.
 """
 
 from collections.abc import Callable

@@ -1,5 +1,6 @@
 """Several MuJoCo envs in one process: no black frames, no frames of another env, no display needed."""
 
+import ctypes.util
 import os
 import subprocess
 import sys
@@ -8,6 +9,10 @@ import textwrap
 import pytest
 
 pytest.importorskip("mujoco")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "linux" and ctypes.util.find_library("EGL") is None,
+    reason="headless MuJoCo needs EGL: apt-get install libegl1 libgl1-mesa-dri",
+)
 
 
 def run_in_fresh_process(script):

@@ -72,6 +72,18 @@ class TestBadFramesAreRefused:
         self.check(kind, CLIPRewardVecEnv(base(fns), PaintedReward()), 2)
 
 
+def test_a_bug_in_the_envs_own_render_keeps_its_traceback():
+    def broken(frame, time):
+        raise ValueError("a bug in render")
+
+    envs = CLIPRewardVectorWrapper(
+        SyncVectorEnv([lambda: FrameCapture(Repainted(PaintedEnv(), broken))]), PaintedReward()
+    )
+    with pytest.raises(ValueError, match=r"^a bug in render$") as caught:
+        two_steps(envs, 1)
+    assert caught.traceback[-1].name == "broken"
+
+
 def test_sub_envs_of_two_sizes_are_refused():
     envs = SyncVectorEnv([functools.partial(captured, i, size=(8, 10 + i)) for i in range(2)])
     envs = CLIPRewardVectorWrapper(envs, PaintedReward())

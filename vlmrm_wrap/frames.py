@@ -149,8 +149,9 @@ class FrameCapture(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorA
 
     def _capture(self) -> None:
         self._steps += 1
+        unchecked = self._renderer.render()  # an exception of the env's own goes its own way
         try:
-            frame = self._renderer()
+            frame = self._renderer.checked(unchecked)
         except (TypeError, ValueError) as error:
             # Told by the reader in its own process: a Stable-Baselines3 worker would die of it, wordless.
             self._failure = (type(error).__name__, str(error))
@@ -176,7 +177,8 @@ class FrameCapture(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorA
             exit_with_parent()
         if self._slot is not None:
             self._slot[0].steps[self._slot[1]] = _TAKEN
-        self._armed, self._steps, self._slot, self._failure = True, 0, None, None
+        self._armed, self._steps = True, 0
+        self._frame = self._slot = self._failure = None
 
     def clip_frame_shape(self) -> tuple[int, ...] | None:
         """Shape of the frame that waits to be bound; None before the first step."""

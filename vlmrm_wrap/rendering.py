@@ -67,11 +67,18 @@ class FrameRenderer:
         self._shape: tuple[int, ...] | None = None
 
     def __call__(self) -> NDArray[np.uint8]:
+        return self.checked(self.render())
+
+    def render(self) -> Any:
+        """What the env draws, unchecked."""
         mujoco_renderer = self._mujoco_renderer()
-        frame = self._env.render() if mujoco_renderer is None else self._render_mujoco(mujoco_renderer)
-        frame = check_frame(frame, self._shape, self._env)
-        self._shape = frame.shape
-        return frame
+        return self._env.render() if mujoco_renderer is None else self._render_mujoco(mujoco_renderer)
+
+    def checked(self, frame: Any) -> NDArray[np.uint8]:
+        """``frame``, if it is one; the first one fixes the shape."""
+        checked = check_frame(frame, self._shape, self._env)
+        self._shape = checked.shape
+        return checked
 
     def close(self) -> None:
         """Free MuJoCo's drawing context inside its own OpenGL context; call before ``env.close()``."""

@@ -103,7 +103,7 @@ class RunConfig:
     seed: NonNegativeInt = 0
     """Of envs, policy and exploration: the same seed repeats the run on the same machine."""
     total_steps: PositiveInt = 100_000
-    """Env steps, all copies together."""
+    """Env steps, all copies together; rounded up to whole rollouts of ppo.n_steps x env.n_envs."""
     window: PositiveInt = 16
     """Finished episodes over which returns are averaged, for the curves and the choice of the checkpoint."""
     threads: PositiveInt = 1
@@ -152,6 +152,14 @@ def main() -> None:
     parsed = parser.parse_args(arguments)
     config: RunConfig = instantiate(parser, parsed)
     torch.set_num_threads(config.threads)
+    rollout = config.ppo.n_steps * config.env.n_envs
+    if config.total_steps % rollout and config.total_steps < 10 * rollout:
+        rounded = -(-config.total_steps // rollout) * rollout
+        print(
+            f"total_steps={config.total_steps} is trained as {rounded}, in whole rollouts of "
+            f"ppo.n_steps={config.ppo.n_steps} x env.n_envs={config.env.n_envs}",
+            file=sys.stderr,
+        )
     if config.env.horizon is None:
         print("env.horizon is null: where the env ends episodes early, mere survival pays", file=sys.stderr)
 
@@ -168,7 +176,7 @@ def main() -> None:
 
     # Train. SB3 averages the env's own return (rollout/ep_rew_mean), CLIPRewardLogger ours.
     ppo.set_logger(configure(str(folder), ["csv", "tensorboard"]))
-    updates = config.total_steps // (config.ppo.n_steps * config.env.n_envs)
+    updates = config.total_steps // rollout
     watch = TrainingWatch(folder / "policy.zip", config.window, stop)
     try:
         with stop.during_training():

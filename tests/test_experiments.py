@@ -271,9 +271,10 @@ def test_a_run_without_its_film_still_ends_in_its_number(main, capsys, monkeypat
         raise OSError("no ffmpeg here")
 
     monkeypatch.setattr(train_ppo, "record_video", broken)
-    monkeypatch.setattr(sys, "argv", ["train_ppo.py", "--reward.constant", "1", *TINY])
+    monkeypatch.setattr(sys, "argv", ["train_ppo.py", "--reward.constant", "1", *TINY, "--total_steps", "100"])
     train_ppo.main()
     printed = capsys.readouterr()
+    assert "total_steps=100 is trained as 128" in printed.err
     assert printed.out.splitlines()[-1].startswith("true return: ")
     assert "no video: OSError: no ffmpeg here" in printed.err
 

@@ -232,6 +232,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"goal_prompts": ""}, ValueError, "goal_prompts has an empty sentence"),
     ({"goal_prompts": []}, ValueError, "goal_prompts is empty"),
     ({"goal_prompts": ["a", "  "]}, ValueError, "goal_prompts has an empty sentence"),
+    ({"goal_prompts": [np.zeros((8, 8, 3), np.uint8)]}, TypeError, "a list of arrays; np.stack makes one"),
     ({"goal_prompts": 3}, TypeError, "goal_prompts must be a sentence .* or a uint8 array of frames"),
     ({"goal_prompts": ["a", 3]}, TypeError, "goal_prompts must be a sentence"),
     ({"goal_prompts": np.zeros((8, 8, 3), np.uint8)}, ValueError, "image goals must have shape"),

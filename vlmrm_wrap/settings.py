@@ -115,9 +115,10 @@ def _check_prompts(name: str, prompts: Any) -> tuple[str, ...]:
     listed = (prompts,) if isinstance(prompts, str) else prompts
     if not isinstance(listed, list | tuple) or not all(isinstance(each, str) for each in listed):
         also = " or a uint8 array of frames (k, height, width, 3)" if name == "goal_prompts" else ""
-        kind = type(listed[0] if isinstance(listed, list | tuple) and listed else listed).__name__
-        got = repr(prompts) if len(repr(prompts)) < 100 else type(prompts).__name__
-        raise TypeError(f"{name} must be a sentence or a list of sentences{also}, got {kind}: {got}")
+        got = repr(prompts) if len(repr(prompts)) < 100 else f"a {type(prompts).__name__}"
+        if isinstance(prompts, list | tuple) and any(isinstance(each, np.ndarray) for each in prompts):
+            got = f"a {type(prompts).__name__} of arrays; np.stack makes one array of them"
+        raise TypeError(f"{name} must be a sentence or a list of sentences{also}, got {got}")
     if not listed:
         raise ValueError(f"{name} is empty: give at least one sentence")
     if not all(each.strip() for each in listed):

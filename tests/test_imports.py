@@ -72,3 +72,11 @@ def test_an_unknown_name_is_an_attribute_error_that_lists_the_known():
 def test_public_names_carry_docstrings():
     for name in vlmrm_wrap.__all__:
         assert len(getattr(vlmrm_wrap, name).__doc__ or "") > 60, name
+
+
+def test_without_stable_baselines_the_pip_line_is_told():
+    script = "import sys; sys.modules['stable_baselines3'] = None; import vlmrm_wrap.sb3"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (
+        'DependencyNotInstalled: vlmrm_wrap.sb3 needs Stable-Baselines3: pip install "vlmrm-wrap[train]"' in done.stderr
+    )

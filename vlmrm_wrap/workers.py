@@ -5,7 +5,7 @@ holds it, and for ever too when a forked Stable-Baselines3 worker dies, because 
 end of the pipe. A :class:`WorkerWatch` keeps one thread that sleeps on the workers' process sentinels. When a
 worker dies, or an operation outlasts its time, the thread kills all of them, which ends the blocked ``recv``
 with an EOFError, and :meth:`WorkerWatch.operation` turns that into a :class:`WorkerDied` or a TimeoutError that
-says what happened. Nothing is patched, and a step that goes well costs two assignments. No torch here.
+says what happened. Nothing is patched, and a step that goes well costs a few assignments. No torch here.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ class WorkerDied(RuntimeError):
 
 
 class WorkerWatch:
-    """Watches ``base``, the innermost vector env, if it has worker processes; else every method is free.
+    """Watches ``base``, the innermost vector env, if it has worker processes; without any it only passes calls on.
 
     ``timeout``: seconds that one operation may take, None for ever. ``unanswered()``: indices of the sub-envs
     that an operation still waits for, as far as known, for the message.

@@ -41,7 +41,8 @@ def make_vec_env(
     and with it ``rollout/ep_rew_mean``, is the env's own return. ``start_method``: how a SubprocVecEnv starts
     its workers ("fork", "spawn", "forkserver").
 
-    Raises ValueError for a ``start_method`` without SubprocVecEnv or another render mode than "rgb_array".
+    Raises ValueError for a ``start_method`` without SubprocVecEnv, another render mode than "rgb_array", fewer than
+    one env, or a horizon below one step.
     """
     kwargs = dict(env_kwargs or {})
     if kwargs.get("render_mode", "rgb_array") != "rgb_array":

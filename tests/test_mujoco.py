@@ -6,7 +6,11 @@ import subprocess
 import sys
 import textwrap
 
+import gymnasium as gym
 import pytest
+from fakes import PaintedEnv
+
+from vlmrm_wrap import FastMuJoCoRender
 
 pytest.importorskip("mujoco")
 pytestmark = pytest.mark.skipif(
@@ -142,3 +146,58 @@ envs.close()
 """
     )
     assert "vector_kwargs={'context': 'forkserver'}" in out
+
+
+def test_fast_rendering_changes_the_pictures_and_only_when_asked():
+    """MuJoCo's own numbers change nothing; the fast ones draw another picture of the same state, on every road."""
+    out = run_in_fresh_process(
+        PRELUDE
+        + """
+from functools import partial
+from vlmrm_wrap import FastMuJoCoRender
+
+def drawn(wrapper):
+    keep = Keep()
+    envs = CLIPRewardVectorWrapper(make_vec("Hopper-v5", 1, wrappers=[wrapper], **SIZE), keep)
+    envs.reset(seed=0)
+    obs = [envs.step(np.full((1, 3), 0.5, np.float32))[0] for _ in range(2)]
+    quality = envs.unwrapped.envs[0].unwrapped.model.vis.quality
+    envs.close()
+    return np.stack(keep.frames), np.stack(obs), (quality.shadowsize, quality.offsamples)
+
+frames, obs, quality = drawn(lambda env: env)
+same_frames, same_obs, _ = drawn(partial(FastMuJoCoRender, shadow_size=4096, multisampling=4, reflections=True))
+fast_frames, fast_obs, fast_quality = drawn(FastMuJoCoRender)
+dull_frames, _, dull_quality = drawn(partial(FastMuJoCoRender, shadow_size=4096, multisampling=4))
+print(quality, fast_quality, dull_quality)
+print((frames == same_frames).all(), (frames == fast_frames).all(), (frames == dull_frames).all())
+print((obs == same_obs).all(), (obs == fast_obs).all())
+"""
+    )
+    assert out.split("\n")[-4:-1] == ["(4096, 4) (0, 0) (4096, 4)", "True False False", "True True"]
+
+
+class TestFastMuJoCoRender:
+    def test_env_spec_rebuilds_it(self):
+        env = FastMuJoCoRender(gym.make("InvertedPendulum-v5", render_mode="rgb_array"), shadow_size=7)
+        again = gym.make(env.spec)
+        assert isinstance(again, FastMuJoCoRender)
+        quality = again.unwrapped.model.vis.quality
+        assert (quality.shadowsize, quality.offsamples) == (7, 0)
+
+    @pytest.mark.parametrize("number", [-1, 0.5, True, None])
+    @pytest.mark.parametrize("name", ["shadow_size", "multisampling"])
+    def test_what_is_no_size_is_refused(self, name, number):
+        with pytest.raises(ValueError, match=f"{name} is {number!r}; required: a whole number"):
+            FastMuJoCoRender(gym.make("InvertedPendulum-v5"), **{name: number})
+
+    def test_an_env_without_mujoco_is_refused(self):
+        with pytest.raises(TypeError, match=r"PaintedEnv.* which has no mujoco_renderer"):
+            FastMuJoCoRender(PaintedEnv())
+
+    def test_an_env_that_has_rendered_is_refused(self):
+        env = gym.make("InvertedPendulum-v5", render_mode="rgb_array")
+        env.unwrapped.mujoco_renderer.viewer = object()
+        with pytest.raises(ValueError, match="after its first render"):
+            FastMuJoCoRender(env)
+        env.unwrapped.mujoco_renderer.viewer = None

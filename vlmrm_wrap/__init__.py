@@ -14,6 +14,7 @@ _HOME = {
     "CLIPRewardModel": "vlmrm_wrap.reward_model",
     "CLIPRewardWrapper": "vlmrm_wrap.wrappers.single",
     "CLIPRewardVectorWrapper": "vlmrm_wrap.wrappers.vector",
+    "FastMuJoCoRender": "vlmrm_wrap.wrappers.mujoco",
     "FixedHorizon": "vlmrm_wrap.wrappers.horizon",
     "FrameCapture": "vlmrm_wrap.frames",
     "FrameScores": "vlmrm_wrap.protocols",
@@ -33,6 +34,7 @@ __all__ = [  # noqa: RUF022 - the order of a first use, not of the alphabet
     "make_vec",
     "FrameCapture",
     "FixedHorizon",
+    "FastMuJoCoRender",
     "goal_baseline_reward",
     "reward_from_similarities",
     "load_encoder",
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from vlmrm_wrap.reward import goal_baseline_reward, reward_from_similarities
     from vlmrm_wrap.reward_model import CLIPRewardModel
     from vlmrm_wrap.wrappers.horizon import FixedHorizon
+    from vlmrm_wrap.wrappers.mujoco import FastMuJoCoRender
     from vlmrm_wrap.wrappers.single import CLIPRewardWrapper
     from vlmrm_wrap.wrappers.vector import CLIPRewardVectorWrapper, make_vec
 

@@ -151,6 +151,18 @@ def test_frames_may_be_flipped_views():
     assert scorer.seen == [(3, 1, 1), (3, 1, 2)]
 
 
+def test_frames_reach_the_reward_model_without_a_copy():
+    class Shared(PaintedReward):
+        def score(self, frames):
+            self.same_memory = np.shares_memory(frames, envs._frames._reader._shared.frames)
+            return super().score(frames)
+
+    scorer = Shared()
+    envs = CLIPRewardVectorWrapper(SyncVectorEnv([functools.partial(captured, i) for i in range(2)]), scorer)
+    two_steps(envs, 2)
+    assert scorer.same_memory
+
+
 def test_an_older_wrapper_on_the_same_envs_says_that_it_lost_them():
     base = SyncVectorEnv([functools.partial(captured, 0, (50,))])
     older = CLIPRewardVectorWrapper(base, PaintedReward())

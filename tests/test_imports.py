@@ -14,7 +14,8 @@ PACKAGE = pathlib.Path(vlmrm_wrap.__file__).parent
 # Module (or folder) -> what of this package it may import at its top level.
 ALLOWED = {
     "protocols": set(),
-    "rendering": set(),
+    "screens": set(),
+    "rendering": {"screens"},
     "workers": {"protocols"},
     "frames": {"protocols", "rendering", "workers"},
     "wrappers": {"protocols", "rendering", "workers", "frames", "wrappers"},
@@ -46,13 +47,14 @@ def test_modules_import_downwards_only(path):
     "statement",
     [
         "import vlmrm_wrap",
-        "import vlmrm_wrap.wrappers.single, vlmrm_wrap.wrappers.vector, vlmrm_wrap.wrappers.horizon",
-        "import vlmrm_wrap.frames, vlmrm_wrap.workers, vlmrm_wrap.rendering, vlmrm_wrap.protocols",
+        "import vlmrm_wrap.wrappers.single, vlmrm_wrap.wrappers.vector, vlmrm_wrap.wrappers.horizon, "
+        "vlmrm_wrap.wrappers.mujoco",
+        "import vlmrm_wrap.frames, vlmrm_wrap.workers, vlmrm_wrap.rendering, vlmrm_wrap.screens, vlmrm_wrap.protocols",
         "from vlmrm_wrap import FrameCapture, FixedHorizon, CLIPRewardWrapper, CLIPRewardVectorWrapper, make_vec",
     ],
 )
 def test_what_workers_import_loads_nothing_heavy(statement):
-    heavy = {"torch", "torchvision", "clip", "open_clip", "stable_baselines3", "mujoco", "matplotlib", "PIL"}
+    heavy = {"torch", "torchvision", "clip", "open_clip", "stable_baselines3", "mujoco", "matplotlib", "PIL", "pygame"}
     script = f"import sys\n{statement}\nprint(sorted({heavy!r} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"

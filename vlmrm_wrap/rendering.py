@@ -14,9 +14,14 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmrm_wrap.screens import try_packed_screen
+
 __all__ = ["FrameRenderer", "check_frame", "check_renders"]
 
 _GL_MODULES = ("mujoco.egl", "mujoco.osmesa")
+
+# On so many frames the pixels of a packed screen are compared with the env's own before it stays.
+_TRIALS = 3
 
 # True in a process that was forked from one holding an OpenGL context.
 _forked_with_gl = False
@@ -65,6 +70,7 @@ class FrameRenderer:
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self._env = env
         self._shape: tuple[int, ...] | None = None
+        self._trials_left = _TRIALS
 
     def __call__(self) -> NDArray[np.uint8]:
         return self.checked(self.render())
@@ -72,7 +78,13 @@ class FrameRenderer:
     def render(self) -> Any:
         """What the env draws, unchecked."""
         mujoco_renderer = self._mujoco_renderer()
-        return self._env.render() if mujoco_renderer is None else self._render_mujoco(mujoco_renderer)
+        if mujoco_renderer is not None:
+            return self._render_mujoco(mujoco_renderer)
+        frame = self._env.render()
+        if self._trials_left > 0:
+            same = try_packed_screen(self._env, keep=self._trials_left == 1)
+            self._trials_left = self._trials_left - 1 if same else 0
+        return frame
 
     def checked(self, frame: Any) -> NDArray[np.uint8]:
         """``frame``, if it is one; the first one fixes the shape."""

@@ -107,6 +107,7 @@ class CLIPRewardVectorWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
         with self._watch.operation("construction"):
             self._frames = _CapturedFrames(envs) if captured else _RenderedFrames(envs)
         self._watch.unanswered = self._frames.unstepped
+        self._gathered: NDArray[np.uint8] | None = None
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         options = None if options is None else dict(options)  # gymnasium pops reset_mask from what it is given
@@ -125,7 +126,7 @@ class CLIPRewardVectorWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
         rewards = np.zeros(self.num_envs)
         goal_similarity, baseline_similarity = np.zeros((2, self.num_envs))
         if stepped.any():
-            scores = score_frames(self.reward_model, frames if stepped.all() else frames[stepped])
+            scores = score_frames(self.reward_model, self._frames_of(stepped, frames))
             rewards[stepped], goal_similarity[stepped], baseline_similarity[stepped] = scores
         env_rewards = np.where(stepped, env_rewards, 0.0)
         infos = dict(infos)
@@ -136,6 +137,17 @@ class CLIPRewardVectorWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
         ):
             infos[key], infos[f"_{key}"] = values, stepped.copy()
         return obs, rewards, terminations, truncations, infos
+
+    def _frames_of(self, stepped: NDArray[np.bool_], frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """``frames[stepped]``, valid until the next call: new memory for each would cost 3 times the copy."""
+        if stepped.all():
+            return frames
+        if self._gathered is None:
+            self._gathered = np.empty_like(frames)
+        which = np.flatnonzero(stepped)
+        for place, index in enumerate(which):
+            self._gathered[place] = frames[index]
+        return self._gathered[: len(which)]
 
     def render(self) -> Any:
         with self._watch.operation("render"):

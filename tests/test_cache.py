@@ -122,6 +122,7 @@ def test_a_frame_is_encoded_once() -> None:
     assert encodes(model, frames[[0, 1, 0, 0]]) == 2
     assert encodes(model, frames[[1, 2, 1, 0, 3]]) == 2
     assert encodes(model, frames[:4]) == 0
+    assert model.encoder.batches == [1, 2, 2]  # type: ignore[attr-defined] # the first is the warm-up
     info = model.cache_info
     assert info is not None
     assert (info.hits, info.misses, info.currsize, info.skipped, info.stepped_aside) == (9, 4, 4, 0, False)
@@ -248,17 +249,17 @@ def play(frames: Frames, repeats: Callable[[int], int], steps: int, batch: int =
 @pytest.mark.parametrize("kind", ["flat", "textured"])
 def test_where_nothing_repeats_look_ups_cost_one_percent(kind: str) -> None:
     frames = np.zeros((8, 64, 64, 3), np.uint8) if kind == "flat" else noise(8)
-    cache, history = play(frames, lambda i: i, 4000)
+    cache, history = play(frames, lambda i: i, 2000)
     info = cache.info
     assert info.hits == 0
-    assert info.misses + info.skipped == 32_000
+    assert info.misses + info.skipped == 16_000
     price = frame_key(frames[0])[1]
     looked_up_at_first = next(step for step, (_, info) in enumerate(history) if info.skipped) * 8
     encoding = 500_000  # ns a frame, of which 1 % comes in meanwhile
-    assert looked_up_at_first == pytest.approx(32 * encoding / (price - 0.01 * encoding), rel=0.05)
-    assert price * info.misses <= (32 + 0.01 * 32_000) * encoding
+    assert looked_up_at_first == pytest.approx(16 * encoding / (price - 0.01 * encoding), rel=0.05)
+    assert price * info.misses <= (16 + 0.01 * 16_000) * encoding
     aside = [info.stepped_aside for _, info in history]
-    assert 5 <= sum(was and not now for was, now in pairwise(aside)) <= 10  # it looks again
+    assert 5 <= sum(was and not now for was, now in pairwise(aside)) <= 8  # it looks again
 
 
 def test_frames_that_begin_to_repeat_are_noticed() -> None:
@@ -294,7 +295,7 @@ def test_cache_true_never_steps_aside() -> None:
     assert model.cache_info[:2] == (0, 1280)  # type: ignore[index]
     assert model.cache_info.skipped == 0  # type: ignore[union-attr]
     model = make()
-    for seed in range(80):
+    for seed in range(20):
         model(noise(64, seed))
     assert model.cache_info.skipped > 0  # type: ignore[union-attr]
 

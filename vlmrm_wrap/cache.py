@@ -36,7 +36,7 @@ _ENCODE = 500_000  # what a hit saves: preprocessing and encoding by "embedded",
 _LOOK_UP = 12_000  # of a frame of no size
 _COMPARED, _HASHED = 24, 1  # bytes that take 1 ns
 _INCOME = _ENCODE // 100  # a frame: looking up in vain costs 1 % for ever ...
-_PURSE = 32 * _ENCODE  # ... and as much as encoding 32 frames once
+_PURSE = 16 * _ENCODE  # ... and as much as encoding 16 frames once
 
 _PERIOD = 3  # words of 8 bytes: 8 pixels, the shortest stretch after which flat colour looks the same
 

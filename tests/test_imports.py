@@ -24,7 +24,9 @@ ALLOWED = {
     "preprocess": {"protocols"},
     "encoders": {"protocols", "encoders"},
     "settings": {"protocols", "encoders", "preprocess", "reward"},
-    "reward_model": {"protocols", "reward", "preprocess", "encoders", "settings"},
+    "cache_files": set(),
+    "cache": {"cache_files"},
+    "reward_model": {"protocols", "reward", "preprocess", "encoders", "settings", "cache", "cache_files"},
 }
 
 

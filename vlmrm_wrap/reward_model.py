@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vlmrm_wrap.cache import CacheInfo, CacheOption, FrameCache, check_cache
+from vlmrm_wrap.cache_files import ScoreFile, model_digest
 from vlmrm_wrap.encoders import check_encoder_name, load_encoder
 from vlmrm_wrap.encoders.protocol import Encoder, resolve_device, resolve_dtype
 from vlmrm_wrap.preprocess import FramePreprocessor, check_frames
@@ -51,10 +53,13 @@ class CLIPRewardModel:
     Several prompts: the mean of their unit embeddings, as in the paper's code, made a unit vector only
     if ``normalize_prompt_mean``. ``resize_mode``: None for the encoder's own, or "squash", "crop",
     "pad". ``micro_batch_size``: most frames on the device at once; halved for good, with a warning, if
-    they don't fit.
+    they don't fit. ``cache``: whether frames that were scored before are encoded again. "auto" remembers
+    scores (:mod:`vlmrm_wrap.cache`) but steps aside where frames don't repeat, True always looks, False
+    never, and a folder also keeps them on disk, for later models with the same encoder and prompts. The
+    cache knows nothing of weights that are changed in place: cache=False then.
 
     Attributes: ``encoder``, ``alpha``, ``constants`` (|g|, |b|, g.b as floats: with the similarities they
-    give R for any alpha), ``recipe``. ValueError or TypeError for what can't be meant.
+    give R for any alpha), ``recipe``, ``cache_info``. ValueError or TypeError for what can't be meant.
     """
 
     def __init__(
@@ -67,7 +72,9 @@ class CLIPRewardModel:
         resize_mode: str | None = None,
         normalize_prompt_mean: bool = False,
         micro_batch_size: int = _MICRO_BATCH,
+        cache: CacheOption = "auto",
     ) -> None:
+        check_cache(cache)
         settings = Settings.checked(
             goal_prompts,
             baseline_prompts,
@@ -98,7 +105,9 @@ class CLIPRewardModel:
         precise = torch.float32 if device.type == "mps" else torch.float64
         self._directions = torch.stack([goal, baseline], dim=1).to(precise).to(device)  # (D, 2)
         # so that goal == baseline shows now, and the first step of an episode is no slower than others
+        self._cache: FrameCache | None = None
         self.score(np.zeros(_WARM_UP, np.uint8))
+        self._cache = self._make_cache(cache)
 
     @classmethod
     def from_pretrained(
@@ -114,6 +123,7 @@ class CLIPRewardModel:
         normalize_prompt_mean: bool = False,
         micro_batch_size: int = _MICRO_BATCH,
         download_root: str | os.PathLike[str] | None = None,
+        cache: CacheOption = "auto",
     ) -> "CLIPRewardModel":
         """A model on the encoder of that name or path (see :func:`vlmrm_wrap.load_encoder`).
 
@@ -128,9 +138,10 @@ class CLIPRewardModel:
             "micro_batch_size": micro_batch_size,
         }
         Settings.checked(**settings)
+        check_cache(cache)
         check_encoder_name(encoder)
         resolve_dtype(dtype, resolve_device(device))
-        return cls(load_encoder(encoder, device, dtype, download_root), **settings)
+        return cls(load_encoder(encoder, device, dtype, download_root), **settings, cache=cache)
 
     @classmethod
     def from_recipe(cls, recipe: Mapping[str, Any]) -> "CLIPRewardModel":
@@ -139,7 +150,10 @@ class CLIPRewardModel:
 
     @property
     def recipe(self) -> dict[str, Any] | None:
-        """A JSON-able dict for :meth:`from_recipe`; None if the encoder was not loaded by name or path."""
+        """A JSON-able dict for :meth:`from_recipe`; None if the encoder was not loaded by name or path.
+
+        The cache stays behind: what the recipe rebuilds has one of its own, ``cache="auto"``.
+        """
         source = getattr(self.encoder, "loaded_from", None)
         return None if source is None else {**source, **self._settings.as_json()}
 
@@ -173,14 +187,8 @@ class CLIPRewardModel:
         """
         if not isinstance(frames, np.ndarray):
             raise TypeError(f"frames must be a numpy array, got {type(frames).__name__}")
-        directions = self._directions
-        products = self._map(check_frames(frames), lambda unit: unit.to(directions.dtype) @ directions)
-        goal, baseline = np.ascontiguousarray(products.float().cpu().numpy().T)
-        if not np.isfinite(goal).all():
-            raise ValueError(
-                f"{self.encoder!r} gave embeddings that are not finite; if its dtype is float16, "
-                "'bfloat16' and 'float32' have more range"
-            )
+        similarities = self._remembered(check_frames(frames))
+        goal, baseline = np.ascontiguousarray(similarities.T)
         scores = FrameScores(goal, goal, baseline)
         return scores._replace(rewards=self.rewards_at(self.alpha, scores))
 
@@ -197,6 +205,49 @@ class CLIPRewardModel:
             alpha=alpha,
         )
         return rewards.astype(np.float32)
+
+    @property
+    def cache_info(self) -> CacheInfo | None:
+        """Hits and misses so far, as of ``functools.lru_cache``, and more; None with ``cache=False``."""
+        return None if self._cache is None else self._cache.info
+
+    def save_cache(self) -> None:
+        """Write the scores to ``cache``'s folder now; otherwise it happens when the model or the process ends.
+
+        OSError if that fails, ValueError if ``cache`` is no folder.
+        """
+        if self._cache is None:
+            raise ValueError("there is no cache to save: cache is False; a folder keeps scores on disk")
+        self._cache.save()
+
+    def _make_cache(self, cache: CacheOption) -> FrameCache | None:
+        if isinstance(cache, bool | np.bool_) or cache == "auto":
+            return FrameCache(steps_aside=cache == "auto") if cache else None
+        settings = self._settings.as_json()
+        about = {name: settings[name] for name in ("goal_prompts", "baseline_prompts", "normalize_prompt_mean")}
+        digest = model_digest(self.encoder, {**about, "resize_mode": self._preprocess.resize_mode})
+        return FrameCache(steps_aside=False, file=ScoreFile(cache, digest))
+
+    def _remembered(self, frames: Frames) -> NDArray[np.float32]:
+        """s.g and s.b, ``(n, 2)``, encoding only frames that the cache doesn't know."""
+        if self._cache is None:
+            return self._encode(frames)
+        lookup = self._cache.look_up(frames)
+        whole = len(lookup.missing) == len(frames)  # then nothing is copied
+        return self._cache.complete(lookup, self._encode(frames if whole else frames[lookup.missing]))
+
+    def _encode(self, frames: Frames) -> NDArray[np.float32]:
+        """s.g and s.b, ``(n, 2)``; ValueError unless they are finite."""
+        if len(frames) == 0:
+            return np.empty((0, 2), np.float32)
+        directions = self._directions
+        products = self._map(frames, lambda unit: unit.to(directions.dtype) @ directions).float().cpu().numpy()
+        if not np.isfinite(products).all():
+            raise ValueError(
+                f"{self.encoder!r} gave embeddings that are not finite; if its dtype is float16, "
+                "'bfloat16' and 'float32' have more range"
+            )
+        return products
 
     def _map(self, frames: Frames, finish: Callable[[Tensor], Tensor]) -> Tensor:
         """``finish(embeddings)`` of each micro-batch, joined on the device; no waiting in between."""
@@ -226,7 +277,7 @@ class CLIPRewardModel:
                 f"{failed} frames at once don't fit on {self._preprocess.device}; going on with half, "
                 "and half again if need be. A smaller micro_batch_size avoids this.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=_levels_to_the_caller(),
             )
         self._micro_batch = failed // 2
         if torch.cuda.is_available():

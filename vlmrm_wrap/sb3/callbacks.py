@@ -16,6 +16,9 @@ class CLIPRewardLogger(BaseCallback):
     algorithm's ``stats_window_size`` (100 episodes), as for ``ep_rew_mean``.
 
     ``ep_clip_rew_mean``: the latest value, NaN before the first episode has ended.
+
+    ``clip/cache_hit_rate``: the share of all frames so far that were not encoded because their scores were
+    known; where the reward model of a CLIPRewardVecEnv has a cache.
     """
 
     def __init__(self, verbose: int = 0) -> None:
@@ -43,3 +46,6 @@ class CLIPRewardLogger(BaseCallback):
     def _record(self) -> None:
         if self._returns:
             self.logger.record("rollout/ep_clip_rew_mean", self.ep_clip_rew_mean)
+        cache = getattr(getattr(self.training_env, "reward_model", None), "cache_info", None)
+        if cache is not None:
+            self.logger.record("clip/cache_hit_rate", cache.hit_rate)

@@ -1,17 +1,19 @@
-"""The fast ViT against the towers it stands in for, and what it leaves alone."""
+"""The fast ViT against the towers it stands in for, and what it leaves alone; OpenVINO's form of it."""
 
 import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from gymnasium.error import DependencyNotInstalled
 from tiny_clips import OPEN_CLIP_NAME, add_tiny_open_clip, tiny_state_dict
 from torch import Tensor, nn
 
-from vlmrm_wrap import load_encoder
+from vlmrm_wrap import CLIPRewardModel, load_encoder
 from vlmrm_wrap.encoders.fast_vit import FastViT, fast_vit
-from vlmrm_wrap.encoders.openai_clip import import_clip
+from vlmrm_wrap.encoders.openai_clip import OpenAICLIPEncoder, import_clip
 
 open_clip = pytest.importorskip("open_clip")
 
@@ -148,3 +150,75 @@ def test_the_reward_models_own_encoders_use_it(tmp_path: Any) -> None:
         assert isinstance(load_encoder(name, device="cpu")._model.visual, FastViT)  # type: ignore[attr-defined]
     resnet = load_encoder(tmp_path / "resnet.pt", device="cpu")
     assert type(resnet._model.visual).__name__ == "ModifiedResNet"  # type: ignore[attr-defined]
+
+
+# --- OpenVINO ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def openvino_tower(tower: nn.Module) -> nn.Module:
+    pytest.importorskip("openvino")
+    from vlmrm_wrap.encoders.openvino_vit import OpenVINOTower
+
+    return OpenVINOTower(fast_vit(tower), "tiny")
+
+
+@torch.inference_mode()
+def test_openvino_computes_the_same(tower: nn.Module, openvino_tower: nn.Module) -> None:
+    batch = images(tower, 7)
+    expected = tower(batch)
+    found = openvino_tower(batch)
+    assert relative_error(found, expected) < 1e-5
+    for n in (1, 3):  # and any batch size, in memory of its own
+        assert relative_error(openvino_tower(batch[:n]), found[:n]) < 1e-6
+    assert relative_error(found, expected) < 1e-5
+
+
+def test_rewards_by_openvino_are_torchs() -> None:
+    pytest.importorskip("openvino")
+    settings: dict[str, Any] = {"goal_prompts": "pole upright", "baseline_prompts": "pole and cart", "device": "cpu"}
+    frames = np.random.default_rng(0).integers(0, 256, (5, 40, 60, 3), dtype=np.uint8)
+    model = CLIPRewardModel.from_pretrained("embedded", **settings, backend="openvino")
+    assert type(model.encoder._model.visual).__name__ == "OpenVINOTower"  # type: ignore[attr-defined]
+    expected = CLIPRewardModel.from_pretrained("embedded", **settings).score(frames)
+    for part, other in zip(model.score(frames), expected, strict=True):
+        np.testing.assert_allclose(part, other, rtol=0, atol=1e-5)
+    assert model.recipe is not None
+    assert model.recipe["backend"] == "openvino"
+    again = CLIPRewardModel.from_recipe(model.recipe)
+    np.testing.assert_array_equal(again(frames), model(frames))
+    old = {key: value for key, value in model.recipe.items() if key != "backend"}  # recorded before there was a choice
+    np.testing.assert_array_equal(CLIPRewardModel.from_recipe(old)(frames), expected.rewards)
+
+
+def test_openvino_refuses_what_it_does_not_run() -> None:
+    pytest.importorskip("openvino")
+    resnet = OpenAICLIPEncoder(tiny_state_dict("resnet"), name="tiny", device="cpu")
+    with pytest.raises(ValueError, match=r"image tower of 'tiny' is another \(ModifiedResNet\); backend='torch'"):
+        resnet.use_openvino()
+    with pytest.raises(ValueError, match="device 'cpu' and dtype 'bfloat16'"):
+        OpenAICLIPEncoder(tiny_state_dict(), name="tiny", device="cpu", dtype="bfloat16").use_openvino()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "says"),
+    [
+        ({"backend": "onnx"}, ValueError, "backend must be 'torch' or 'openvino', got 'onnx'"),
+        ({"backend": "openvino", "dtype": "float16"}, ValueError, "got device 'cpu' and dtype 'float16'; pass device"),
+        ({"backend": "openvino", "device": "cuda"}, ValueError, "got device 'cuda' and dtype 'float16'"),
+        ({"backend": "openvino"}, DependencyNotInstalled, r'pip install "vlmrm-wrap\[openvino\]"'),
+    ],
+)
+def test_a_backend_is_refused_before_weights_load(
+    kwargs: dict[str, str], error: type, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlmrm_wrap.encoders.embedded._read", lambda *args: pytest.fail("loaded"))
+    monkeypatch.setattr("vlmrm_wrap.encoders.protocol.find_spec", lambda name: None)
+    for module in ("vlmrm_wrap.encoders", "vlmrm_wrap.reward_model"):
+        monkeypatch.setattr(f"{module}.resolve_device", torch.device)
+    arguments = {"device": "cpu", **kwargs}
+    with pytest.raises(error, match=says):
+        load_encoder("embedded", **arguments)
+    monkeypatch.setattr("vlmrm_wrap.reward_model.load_encoder", lambda *args: pytest.fail("loaded"))
+    with pytest.raises(error, match=says):
+        CLIPRewardModel.from_pretrained("embedded", goal_prompts="pole", baseline_prompts="cart", **arguments)

@@ -401,6 +401,7 @@ def test_the_recipe_keeps_auto_and_is_a_copy(checkpoint: Path) -> None:
         "normalize_prompt_mean": False,
         "micro_batch_size": 64,
         "download_root": "/somewhere",
+        "backend": "torch",
     }
     recipe["goal_prompts"].append("another")
     assert model.recipe != recipe

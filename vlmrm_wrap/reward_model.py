@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vlmrm_wrap.encoders import check_encoder_name, load_encoder
-from vlmrm_wrap.encoders.protocol import Encoder, resolve_device, resolve_dtype
+from vlmrm_wrap.encoders.protocol import Encoder, check_backend, resolve_device, resolve_dtype
 from vlmrm_wrap.preprocess import FramePreprocessor, check_frames
 from vlmrm_wrap.protocols import FrameScores, UnknownPromptWarning
 from vlmrm_wrap.reward import reward_from_similarities
@@ -114,6 +114,7 @@ class CLIPRewardModel:
         normalize_prompt_mean: bool = False,
         micro_batch_size: int = _MICRO_BATCH,
         download_root: str | os.PathLike[str] | None = None,
+        backend: str = "torch",
     ) -> "CLIPRewardModel":
         """A model on the encoder of that name or path (see :func:`vlmrm_wrap.load_encoder`).
 
@@ -129,8 +130,9 @@ class CLIPRewardModel:
         }
         Settings.checked(**settings)
         check_encoder_name(encoder)
-        resolve_dtype(dtype, resolve_device(device))
-        return cls(load_encoder(encoder, device, dtype, download_root), **settings)
+        found = resolve_device(device)
+        check_backend(backend, found, resolve_dtype(dtype, found))
+        return cls(load_encoder(encoder, device, dtype, download_root, backend), **settings)
 
     @classmethod
     def from_recipe(cls, recipe: Mapping[str, Any]) -> "CLIPRewardModel":

@@ -135,7 +135,10 @@ def test_a_changed_part_is_noticed() -> None:
     def without_bias(block: Any) -> None:
         block.attn.in_proj_bias = None
 
-    for change in (with_mask, with_dropout, without_bias):
+    def of_another_type(block: Any) -> None:
+        block.__class__ = type("Block", (type(block),), {})
+
+    for change in (with_mask, with_dropout, without_bias, of_another_type):
         tower: Any = openai_vit()
         assert fast_vit(tower) is not tower
         change(tower.transformer.resblocks[1])

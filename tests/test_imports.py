@@ -23,7 +23,8 @@ ALLOWED = {
     "preprocess": {"protocols"},
     "encoders": {"protocols", "encoders"},
     "settings": {"protocols", "encoders", "preprocess", "reward"},
-    "reward_model": {"protocols", "reward", "preprocess", "encoders", "settings"},
+    "streams": {"preprocess"},
+    "reward_model": {"protocols", "reward", "preprocess", "encoders", "settings", "streams"},
 }
 
 

@@ -172,6 +172,21 @@ def test_frames_are_neither_written_to_nor_kept() -> None:
     np.testing.assert_array_equal(model(copy), first)
 
 
+def test_scoring_later_is_scoring() -> None:
+    encoder = ColourEncoder()
+    model, frames = make(encoder, micro_batch_size=2), colours(5)
+    expected = model.score(frames)
+    encoder.batches.clear()
+    later = model.score_later(frames)
+    assert encoder.batches == [2, 2, 1]  # a CPU does it at once
+    frames[:] = 0
+    for _ in range(2):
+        for part, want in zip(later(), expected, strict=True):
+            np.testing.assert_array_equal(part, want)
+    assert encoder.batches == [2, 2, 1]
+    assert len(model.score_later(frames[:0])().rewards) == 0
+
+
 @pytest.mark.parametrize(
     ("frames", "error", "says"),
     [
@@ -183,8 +198,9 @@ def test_frames_are_neither_written_to_nor_kept() -> None:
     ],
 )
 def test_other_frames_are_refused(frames: Any, error: type, says: str) -> None:
-    with pytest.raises(error, match=says):
-        make().score(frames)
+    for score in (make().score, make().score_later):
+        with pytest.raises(error, match=says):
+            score(frames)
 
 
 def test_embeddings_that_are_not_finite_raise_instead_of_scoring() -> None:

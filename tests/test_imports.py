@@ -24,9 +24,12 @@ ALLOWED = {
     "preprocess": {"protocols"},
     "encoders": {"protocols", "encoders"},
     "settings": {"protocols", "encoders", "preprocess", "reward"},
+    "streams": {"preprocess"},
     "cache_files": set(),
     "cache": {"cache_files"},
-    "reward_model": {"protocols", "reward", "preprocess", "encoders", "settings", "cache", "cache_files"},
+    "reward_model": {
+        *("protocols", "reward", "preprocess", "encoders", "settings", "streams", "cache", "cache_files"),
+    },
 }
 
 

@@ -10,7 +10,8 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,16 +21,18 @@ from torch import Tensor
 from vlmrm_wrap.cache import CacheInfo, CacheOption, FrameCache, check_cache
 from vlmrm_wrap.cache_files import ScoreFile, model_digest
 from vlmrm_wrap.encoders import check_encoder_name, load_encoder
-from vlmrm_wrap.encoders.protocol import Encoder, resolve_device, resolve_dtype
+from vlmrm_wrap.encoders.protocol import Encoder, check_backend, resolve_device, resolve_dtype
 from vlmrm_wrap.preprocess import FramePreprocessor, check_frames
 from vlmrm_wrap.protocols import FrameScores, UnknownPromptWarning
 from vlmrm_wrap.reward import reward_from_similarities
 from vlmrm_wrap.settings import Settings, check_recipe
+from vlmrm_wrap.streams import FramePipe
 
 __all__ = ["CLIPRewardModel"]
 
 Frames = NDArray[np.uint8]
 Goal = str | Sequence[str] | Frames
+Result = TypeVar("Result")
 
 _MICRO_BATCH = 64  # fills a GPU with ViT-B/32 at 224; a CPU gains nothing beyond 8
 _WARM_UP = (1, 400, 600, 3)  # a frame of the classic-control size
@@ -85,6 +88,7 @@ class CLIPRewardModel:
         )
         self.encoder, self.alpha = encoder, settings.alpha
         self._settings, self._micro_batch = settings, settings.micro_batch_size
+        self._pipe: FramePipe | None = None
         device = torch.device(getattr(encoder, "device", "cpu"))
         self._preprocess = FramePreprocessor(
             encoder.image_size,
@@ -103,7 +107,10 @@ class CLIPRewardModel:
         # float64 where there is any: the products are exact to the last digit of the embeddings, and
         # no setting of TF32 reaches them
         precise = torch.float32 if device.type == "mps" else torch.float64
-        self._directions = torch.stack([goal, baseline], dim=1).to(precise).to(device)  # (D, 2)
+        directions = torch.stack([goal, baseline], dim=1).to(precise).to(device)  # (D, 2)
+        self._similarities = partial(_similarities, encoder, self._preprocess, directions)
+        if device.type == "cuda":
+            self._pipe = FramePipe(self._similarities, device)
         # so that goal == baseline shows now, and the first step of an episode is no slower than others
         self._cache: FrameCache | None = None
         self.score(np.zeros(_WARM_UP, np.uint8))
@@ -123,6 +130,7 @@ class CLIPRewardModel:
         normalize_prompt_mean: bool = False,
         micro_batch_size: int = _MICRO_BATCH,
         download_root: str | os.PathLike[str] | None = None,
+        backend: str = "torch",
         cache: CacheOption = "auto",
     ) -> "CLIPRewardModel":
         """A model on the encoder of that name or path (see :func:`vlmrm_wrap.load_encoder`).
@@ -140,8 +148,9 @@ class CLIPRewardModel:
         Settings.checked(**settings)
         check_cache(cache)
         check_encoder_name(encoder)
-        resolve_dtype(dtype, resolve_device(device))
-        return cls(load_encoder(encoder, device, dtype, download_root), **settings, cache=cache)
+        found = resolve_device(device)
+        check_backend(backend, found, resolve_dtype(dtype, found))
+        return cls(load_encoder(encoder, device, dtype, download_root, backend), **settings, cache=cache)
 
     @classmethod
     def from_recipe(cls, recipe: Mapping[str, Any]) -> "CLIPRewardModel":
@@ -185,12 +194,55 @@ class CLIPRewardModel:
         ``frames`` are neither kept nor written to; n may be 0. TypeError or ValueError, with the
         mend, for frames of another kind; ValueError if the encoder gives numbers that are not finite.
         """
+        return self.score_later(frames)()
+
+    def score_later(self, frames: Frames) -> Callable[[], FrameScores]:
+        """Starts :meth:`score` and returns what waits for its result; ``frames`` may be overwritten at once.
+
+        On a GPU the frames are copied and their scoring queued, and nothing here waits for the GPU (but for
+        the copy of the batch before the last). Elsewhere the frames are encoded before this returns.
+        """
         if not isinstance(frames, np.ndarray):
             raise TypeError(f"frames must be a numpy array, got {type(frames).__name__}")
         similarities = self._remembered(check_frames(frames))
-        goal, baseline = np.ascontiguousarray(similarities.T)
-        scores = FrameScores(goal, goal, baseline)
-        return scores._replace(rewards=self.rewards_at(self.alpha, scores))
+
+        def scores() -> FrameScores:
+            goal, baseline = np.ascontiguousarray(similarities().T)
+            found = FrameScores(goal, goal, baseline)
+            return found._replace(rewards=self.rewards_at(self.alpha, found))
+
+        return scores
+
+    def _remembered(self, frames: Frames) -> Callable[[], NDArray[np.float32]]:
+        """:meth:`_encode` of the frames that the cache doesn't know, and what it remembers of the others."""
+        cache = self._cache
+        if cache is None:
+            return self._encode(frames)
+        lookup = cache.look_up(frames)
+        whole = len(lookup.missing) == len(frames)  # then nothing is copied
+        similarities = self._encode(frames if whole else frames[lookup.missing])
+        return lambda: cache.complete(lookup, similarities())
+
+    def _encode(self, frames: Frames) -> Callable[[], NDArray[np.float32]]:
+        """Under way: what waits for s.g and s.b, float32 ``(n, 2)``; that raises ValueError if they are not finite."""
+        start = self._at_once if self._pipe is None else self._pipe.submit
+        parts = self._in_micro_batches(frames, lambda batch: start(batch, self._micro_batch))
+
+        def similarities() -> NDArray[np.float32]:
+            products = np.concatenate([np.empty((0, 2), np.float32), *(part() for part in parts)])
+            if not np.isfinite(products).all():
+                raise ValueError(
+                    f"{self.encoder!r} gave embeddings that are not finite; if its dtype is float16, "
+                    "'bfloat16' and 'float32' have more range"
+                )
+            return products
+
+        return similarities
+
+    def _at_once(self, frames: Frames, limit: int) -> Callable[[], NDArray[np.float32]]:
+        """:meth:`FramePipe.submit` where there is nothing to wait for."""
+        products = self._similarities(frames).cpu().numpy()
+        return lambda: products
 
     def rewards_at(self, alpha: float, scores: FrameScores) -> NDArray[np.float32]:
         """R for another ``alpha``, float32 ``(n,)``, from ``scores`` of this model; encodes nothing.
@@ -228,48 +280,26 @@ class CLIPRewardModel:
         digest = model_digest(self.encoder, {**about, "resize_mode": self._preprocess.resize_mode})
         return FrameCache(steps_aside=False, file=ScoreFile(cache, digest))
 
-    def _remembered(self, frames: Frames) -> NDArray[np.float32]:
-        """s.g and s.b, ``(n, 2)``, encoding only frames that the cache doesn't know."""
-        if self._cache is None:
-            return self._encode(frames)
-        lookup = self._cache.look_up(frames)
-        whole = len(lookup.missing) == len(frames)  # then nothing is copied
-        return self._cache.complete(lookup, self._encode(frames if whole else frames[lookup.missing]))
-
-    def _encode(self, frames: Frames) -> NDArray[np.float32]:
-        """s.g and s.b, ``(n, 2)``; ValueError unless they are finite."""
-        if len(frames) == 0:
-            return np.empty((0, 2), np.float32)
-        directions = self._directions
-        products = self._map(frames, lambda unit: unit.to(directions.dtype) @ directions).float().cpu().numpy()
-        if not np.isfinite(products).all():
-            raise ValueError(
-                f"{self.encoder!r} gave embeddings that are not finite; if its dtype is float16, "
-                "'bfloat16' and 'float32' have more range"
-            )
-        return products
-
-    def _map(self, frames: Frames, finish: Callable[[Tensor], Tensor]) -> Tensor:
-        """``finish(embeddings)`` of each micro-batch, joined on the device; no waiting in between."""
-        results: list[Tensor] = []
+    def _in_micro_batches(self, frames: Frames, run: Callable[[Frames], Result]) -> list[Result]:
+        """``run`` of each micro-batch, smaller ones if they don't fit."""
+        results: list[Result] = []
         start = 0
-        with torch.inference_mode():
-            while start < len(frames) or not results:
-                batch = frames[start : start + self._micro_batch]
-                try:
-                    results.append(finish(self.encoder.encode_image(self._preprocess(batch))))
-                except torch.OutOfMemoryError as error:
-                    if len(batch) <= 1:
-                        raise torch.OutOfMemoryError(
-                            f"not even one frame fits on {self._preprocess.device} beside "
-                            f"{self.encoder!r}: free its memory, or choose a smaller encoder or dtype"
-                        ) from error
-                else:
-                    start += len(batch)
-                    continue
-                # out of the except clause, whose traceback would keep the batch's tensors alive
-                self._halve(len(batch))
-            return torch.cat(results)
+        while start < len(frames):
+            batch = frames[start : start + self._micro_batch]
+            try:
+                results.append(run(batch))
+            except torch.OutOfMemoryError as error:
+                if len(batch) <= 1:
+                    raise torch.OutOfMemoryError(
+                        f"not even one frame fits on {self._preprocess.device} beside "
+                        f"{self.encoder!r}: free its memory, or choose a smaller encoder or dtype"
+                    ) from error
+            else:
+                start += len(batch)
+                continue
+            # out of the except clause, whose traceback would keep the batch's tensors alive
+            self._halve(len(batch))
+        return results
 
     def _halve(self, failed: int) -> None:
         if self._micro_batch == self._settings.micro_batch_size:  # the first time
@@ -280,6 +310,8 @@ class CLIPRewardModel:
                 stacklevel=_levels_to_the_caller(),
             )
         self._micro_batch = failed // 2
+        if self._pipe is not None:
+            self._pipe.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -287,9 +319,11 @@ class CLIPRewardModel:
         """g and b, float64 ``(D,)`` on the CPU; b is 0 without a baseline."""
         goal, baseline = self._settings.goal_prompts, self._settings.baseline_prompts
         self._warn_of_unknown_words()
-        goals = (
-            self._map(goal, lambda unit: unit) if isinstance(goal, np.ndarray) else self.encoder.encode_text(list(goal))
-        )
+        if isinstance(goal, np.ndarray):
+            embed = partial(_embed, self.encoder, self._preprocess)
+            goals = torch.cat(self._in_micro_batches(goal, embed))
+        else:
+            goals = self.encoder.encode_text(list(goal))
         mean_goal = self._mean(goals)
         if baseline is None:
             return mean_goal, torch.zeros_like(mean_goal)
@@ -312,6 +346,19 @@ class CLIPRewardModel:
                 UnknownPromptWarning,
                 stacklevel=_levels_to_the_caller(),
             )
+
+
+@torch.inference_mode()
+def _embed(encoder: Encoder, preprocess: FramePreprocessor, frames: Frames | Tensor) -> Tensor:
+    return encoder.encode_image(preprocess(frames))
+
+
+@torch.inference_mode()
+def _similarities(
+    encoder: Encoder, preprocess: FramePreprocessor, directions: Tensor, frames: Frames | Tensor
+) -> Tensor:
+    """s.g and s.b of each frame, float32 ``(n, 2)`` on the device."""
+    return (_embed(encoder, preprocess, frames).to(directions.dtype) @ directions).float()
 
 
 def _levels_to_the_caller() -> int:

@@ -172,7 +172,11 @@ class CLIPRewardVecEnv(VecEnvWrapper):
             step = self._queue.put(frames)
             step.listen(known)
             return obs, PendingRewards(step), dones, infos
-        scores = score_frames(self.reward_model, frames)
+        try:
+            scores = score_frames(self.reward_model, frames)
+        except Exception:
+            known(np.full(self.num_envs, np.nan, np.float32))  # these returns can't be known; the next ones can
+            raise
         known(scores.rewards)
         for info, goal, baseline in zip(infos, scores.goal_similarity, scores.baseline_similarity, strict=True):
             info |= {"goal_similarity": float(goal), "baseline_similarity": float(baseline)}

@@ -38,13 +38,12 @@ from stable_baselines3.common.vec_env import (
     DummyVecEnv,
     SubprocVecEnv,
     VecEnv,
-    VecNormalize,
     unwrap_vec_normalize,
 )
 from tqdm import tqdm
 
 from vlmrm_wrap import CLIPRewardModel, FrameScores, RewardModel
-from vlmrm_wrap.sb3 import CLIPRewardVecEnv, make_vec_env
+from vlmrm_wrap.sb3 import CLIPRewardVecEnv, DeferredVecNormalize, make_vec_env
 
 # --- configs: typed, frozen and strict; the docstring under a field is its line in --help --------------------
 
@@ -100,6 +99,8 @@ class RewardConfig:
     """Scale the mean embedding of several prompts to length 1."""
     micro_batch_size: PositiveInt = 64
     """Most frames on the device at once."""
+    deferred: bool = False
+    """Score full micro-batches while the envs step on, for large encoders on a GPU; the same rewards."""
     constant: float | None = None
     """Control: pay this every step in place of CLIP's reward. Nothing can be learnt from it; where a
     policy improves nevertheless, the ends of the episodes have leaked the task."""
@@ -206,7 +207,13 @@ def _rescaled(env: gym.Env) -> gym.Env:
 
 
 def make_training_env(
-    env: EnvConfig, reward_model: RewardModel, normalize: NormalizeConfig, *, seed: int, gamma: float
+    env: EnvConfig,
+    reward_model: RewardModel,
+    normalize: NormalizeConfig,
+    *,
+    seed: int,
+    gamma: float,
+    deferred: bool = False,
 ) -> VecEnv:
     """env, FixedHorizon, Monitor, FrameCapture | vector env | CLIP reward | VecNormalize."""
     if env.vec == "subproc":  # what is wrong with the env is said here; from a worker comes an EOFError
@@ -224,7 +231,7 @@ def make_training_env(
         env_kwargs=env.kwargs,
     )
     try:
-        venv = CLIPRewardVecEnv(venv, reward_model)
+        venv = CLIPRewardVecEnv(venv, reward_model, deferred=deferred)
         # One step now: a frame that can't be scored speaks up before the run has a folder.
         venv.action_space.seed(seed)
         venv.reset()
@@ -232,7 +239,7 @@ def make_training_env(
         if normalize.obs and not isinstance(venv.observation_space, gym.spaces.Box):
             raise ValueError(f"normalize.obs needs Box observations, not {venv.observation_space}")
         if normalize.obs or normalize.reward:
-            venv = VecNormalize(venv, norm_obs=normalize.obs, norm_reward=normalize.reward, gamma=gamma)
+            venv = DeferredVecNormalize(venv, norm_obs=normalize.obs, norm_reward=normalize.reward, gamma=gamma)
     except BaseException:
         venv.close()
         raise
@@ -337,7 +344,7 @@ class TrainingWatch(BaseCallback):
     def __init__(self, path: Path, window: int, stop: StopRequest) -> None:
         super().__init__()
         self.path, self.stop = path, stop
-        self.clip_returns: deque[float] = deque(maxlen=window)
+        self.clip_episodes: deque[dict[str, float]] = deque(maxlen=window)  # deferred returns come by the rollout's end
         self.env_returns: deque[float] = deque(maxlen=window)
         self.best, self.best_step = -np.inf, 0
         self._judged = 0
@@ -350,7 +357,7 @@ class TrainingWatch(BaseCallback):
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
             if "clip_episode" in info:
-                self.clip_returns.append(info["clip_episode"]["r"])
+                self.clip_episodes.append(info["clip_episode"])
                 self.env_returns.append(info["episode"]["r"])
                 self._finished += 1
         self.bar.update(self.training_env.num_envs)
@@ -360,9 +367,9 @@ class TrainingWatch(BaseCallback):
         if self._finished == self._judged:
             return
         self._judged = self._finished
-        mean = float(np.mean(self.clip_returns))
+        mean = float(np.mean([episode["r"] for episode in self.clip_episodes]))
         self.bar.set_postfix_str(f"CLIP return {mean:.1f}, env's own {np.mean(self.env_returns):.1f}", False)
-        if len(self.clip_returns) == self.clip_returns.maxlen and mean >= self.best:
+        if len(self.clip_episodes) == self.clip_episodes.maxlen and mean >= self.best:
             self.best, self.best_step = mean, self.num_timesteps
             save_policy(self.model, self.path)
 

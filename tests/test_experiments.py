@@ -95,7 +95,8 @@ def test_same_seed_same_run_and_nothing_overwritten(trained: tuple[Path, list[st
     assert (folder / "progress.csv").read_bytes() == before
 
 
-def test_another_env_from_fields_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("deferred", ["false", "true"])
+def test_another_env_from_fields_alone(tmp_path: Path, deferred: str) -> None:
     """A continuous env in worker processes, wide starts, gSDE, the constant reward."""
     run(
         tmp_path,
@@ -113,7 +114,7 @@ def test_another_env_from_fields_alone(tmp_path: Path) -> None:
             "--normalize.reward",
             "true",
         ),
-        *("--reward.goal_prompts", "a car at the flag", "--reward.constant", 0.25),
+        *("--reward.goal_prompts", "a car at the flag", "--reward.constant", 0.25, "--reward.deferred", deferred),
         *("--evaluation.max_steps", 30, "--evaluation.video", "false", "--name", "mine", *TINY),
     )
     folder = tmp_path / "runs" / "mine"

@@ -65,11 +65,15 @@ def as_reward_model(reward_model: Any) -> RewardModel:
 
 
 def score_frames(reward_model: RewardModel, frames: NDArray[np.uint8]) -> FrameScores:
-    """``reward_model.score(frames)``, refused unless it holds one number a frame in each of three arrays.
+    """``reward_model.score(frames)``, checked by :func:`check_scores`."""
+    return check_scores(reward_model, reward_model.score(frames), len(frames))
+
+
+def check_scores(reward_model: RewardModel, scores: Any, n: int) -> FrameScores:
+    """The ``scores`` that a reward model gave for ``n`` frames, refused unless each array holds one number a frame.
 
     A reward of shape (n, 1), or of one frame for all envs, would otherwise be broadcast in silence.
     """
-    scores = reward_model.score(frames)
     try:
         checked = FrameScores(*(np.asarray(part, dtype=np.float32) for part in scores))
     except (TypeError, ValueError) as error:
@@ -78,9 +82,9 @@ def score_frames(reward_model: RewardModel, frames: NDArray[np.uint8]) -> FrameS
             "FrameScores(rewards, goal_similarity, baseline_similarity), arrays of one number a frame"
         ) from error
     shapes = {part.shape for part in checked}
-    if shapes != {(len(frames),)}:
+    if shapes != {(n,)}:
         raise ValueError(
             f"{type(reward_model).__name__}.score returned arrays of shape {sorted(shapes)} for "
-            f"{len(frames)} frames; required: three of shape ({len(frames)},)"
+            f"{n} frames; required: three of shape ({n},)"
         )
     return checked

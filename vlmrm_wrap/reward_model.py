@@ -166,6 +166,11 @@ class CLIPRewardModel:
         source = getattr(self.encoder, "loaded_from", None)
         return None if source is None else {**source, **self._settings.as_json()}
 
+    @property
+    def micro_batch_size(self) -> int:
+        """Most frames on the device at once: as asked for, or as halved since."""
+        return self._micro_batch
+
     def __reduce__(self) -> tuple[Any, ...]:
         recipe = self.recipe
         if recipe is None:

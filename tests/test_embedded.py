@@ -20,8 +20,8 @@ from PIL import Image
 from safetensors import safe_open
 
 from vlmrm_wrap import goal_baseline_reward
-from vlmrm_wrap.encoders.embedded import EmbeddedCLIPEncoder, load_embedded
-from vlmrm_wrap.encoders.openai_clip import import_clip
+from vlmrm_wrap.encoders.embedded import EmbeddedCLIPEncoder, _expanded, load_embedded
+from vlmrm_wrap.encoders.openai_clip import _build, import_clip
 
 REPOSITORY = Path(__file__).parents[1]
 ASSET = REPOSITORY / "vlmrm_wrap/encoders/assets/embedded_clip.safetensors"
@@ -133,7 +133,7 @@ class TestFile:
         clip = import_clip()
         texts = [sentence for pair in PRESETS.values() for sentence in pair]
         with torch.inference_mode():
-            expected = encoder()._model.encode_text(clip.tokenize(texts))
+            expected = _build(_expanded(asset()[0]), "embedded").encode_text(clip.tokenize(texts))
         expected = expected / expected.norm(dim=1, keepdim=True)
         assert torch.allclose(encoder().encode_text(texts), expected, atol=1e-6)
 

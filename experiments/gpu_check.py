@@ -125,7 +125,7 @@ class Own:
 
 def model_of(encoder: Encoder, **settings: Any) -> CLIPRewardModel:
     prompts = {"goal_prompts": "goal", "baseline_prompts": "the baseline", "alpha": ALPHA}
-    return CLIPRewardModel(encoder, **prompts, **settings)
+    return CLIPRewardModel(encoder, **prompts, **settings, cache=False)  # the same frames come again and again
 
 
 def image_size(tower: Any) -> int:

@@ -109,10 +109,10 @@ class GoalWalkEnv(WalkEnv):
         return np.zeros(len(achieved))
 
 
-def her():
+def her(*, deferred=True):
     return DQN(
         "MultiInputPolicy",
-        CLIPRewardVecEnv(make_vec_env(GoalWalkEnv, 1), GreyReward(), deferred=True),
+        CLIPRewardVecEnv(make_vec_env(GoalWalkEnv, 1), GreyReward(), deferred=deferred),
         replay_buffer_class=HerReplayBuffer,
         learning_starts=8,
         buffer_size=80,
@@ -125,6 +125,7 @@ def her():
         (lambda: PPO("MlpPolicy", walk(True), **PPO_KWARGS).learn(9), TypeError, r"deferred_kwargs\(PPO, venv\)"),
         (lambda: DQN("MlpPolicy", walk(True), **OFF).learn(9), TypeError, r"deferred_kwargs\(PPO, venv\)"),
         (lambda: her().learn(9), TypeError, "HerReplayBuffer can't be used: it relabels"),
+        (lambda: her(deferred=False).learn(99), TypeError, "HerReplayBuffer relabels with compute_reward"),
         (
             lambda: evaluate_policy(PPO("MlpPolicy", walk(True), device="cpu"), walk(True), 2),
             TypeError,

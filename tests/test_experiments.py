@@ -310,3 +310,15 @@ def test_configs_are_strict_and_say_what_they_cost(path: Path, tmp_path: Path, m
     (tmp_path / "typo.yaml").write_text(path.read_text() + "\nwidnow: 3\n")
     with pytest.raises(SystemExit):
         parser.parse_args(["--config", str(tmp_path / "typo.yaml")])
+
+
+def test_the_benchmark_writes_what_it_prints(tmp_path: Path) -> None:
+    files = ("--json", tmp_path / "b.json", "--plot", tmp_path / "b.png")
+    lines, _ = run(tmp_path, "benchmark.py", "stages", "--quick", *files)
+    results = json.loads((tmp_path / "b.json").read_text())
+    stages = {row["stage"]: row["ms a frame"] for row in results["stages"]}
+    assert stages["transport, ours"] < stages["transport, envs.render()"]
+    assert all(f"| {stage} |" in "\n".join(lines) for stage in stages)
+    assert (tmp_path / "b.png").read_bytes()[1:4] == b"PNG"
+    _, errors = run(tmp_path, "benchmark.py", "stagse", code=2)
+    assert "unknown sections {'stagse'}; there are stages, recipes" in errors

@@ -187,6 +187,11 @@ class CLIPRewardVecEnv(VecEnvWrapper):
         return self._queue is not None
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        if method_name == "compute_reward":
+            raise TypeError(
+                "HerReplayBuffer relabels with compute_reward, the env's own reward of a goal, and would mix it with "
+                "CLIP's. Use another replay buffer: ReplayBuffer or DictReplayBuffer."
+            )
         with self._watch.operation(method_name):
             return self.venv.env_method(method_name, *args, indices=indices, **kwargs)
 

@@ -321,4 +321,4 @@ def test_the_benchmark_writes_what_it_prints(tmp_path: Path) -> None:
     assert all(f"| {stage} |" in "\n".join(lines) for stage in stages)
     assert (tmp_path / "b.png").read_bytes()[1:4] == b"PNG"
     _, errors = run(tmp_path, "benchmark.py", "stagse", code=2)
-    assert "unknown sections {'stagse'}; there are stages, recipes" in errors
+    assert "unknown sections ['stagse']; there are stages, recipes" in errors

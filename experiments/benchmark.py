@@ -24,7 +24,7 @@ import importlib.util
 import json
 import os
 import platform
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -301,7 +301,7 @@ def ppo(args: Namespace) -> list[Row]:
 
 
 def memory(args: Namespace) -> list[Row]:
-    """Peak MB of a process of its own: one rollout of 8 envs x 2048 steps and its update."""
+    """Peak MB of a process of its own (Linux): one rollout of 8 envs x 2048 steps and its update."""
     rows = []
     for name in ("our rendering", "rewards", "rewards, deferred"):
         command = [sys.executable, __file__, "--memory-of", name, *(["--quick"] if args.quick else [])]
@@ -318,7 +318,9 @@ def peak_of(name: str, quick: bool) -> float:
     n_steps = 32 if quick else 2048
     algo = loops()[name](n_steps=n_steps, n_epochs=1)
     algo.learn(n_steps * N_ENVS)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # not ru_maxrss, which a child inherits from the process that started it
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024  # type: ignore[index]
 
 
 def cache(args: Namespace) -> list[Row]:

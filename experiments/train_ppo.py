@@ -167,20 +167,15 @@ def main() -> None:
     with user_errors():
         reward_model = make_reward_model(config.reward)
         venv = make_training_env(
-            config.env,
-            reward_model,
-            config.normalize,
-            seed=config.seed,
-            gamma=config.ppo.gamma,
-            deferred=config.reward.deferred,
+            config.env, config.reward, reward_model, config.normalize, seed=config.seed, gamma=config.ppo.gamma
         )
         ppo = make_ppo(config, venv)
-        control = "-constant" if config.reward.constant is not None else ""
+        control = f"-{config.reward.control}" if config.reward.control else ""
         default_name = f"{config.env.id}{control}-seed{config.seed}".replace("/", "_").replace(":", "_")
         folder = new_run_folder(config.out, config.name, default_name)
     print(f"run folder: {folder}")
     (folder / "config.yaml").write_text(parser.dump(parsed, skip_unset=False))
-    (folder / "reward_model.json").write_text(json.dumps(describe(reward_model), indent=2))
+    (folder / "reward_model.json").write_text(json.dumps(describe(config.reward, reward_model), indent=2))
 
     # Train. SB3 averages the env's own return (rollout/ep_rew_mean), CLIPRewardLogger ours.
     ppo.set_logger(configure(str(folder), ["csv", "tensorboard"]))

@@ -25,6 +25,7 @@ ALLOWED = {
     "encoders": {"protocols", "encoders"},
     "settings": {"protocols", "encoders", "preprocess", "reward"},
     "reward_model": {"protocols", "reward", "preprocess", "encoders", "settings"},
+    "insight": {path.stem for path in PACKAGE.iterdir()},
 }
 
 
@@ -49,6 +50,7 @@ def test_modules_import_downwards_only(path):
         "import vlmrm_wrap",
         "import vlmrm_wrap.wrappers.single, vlmrm_wrap.wrappers.vector, vlmrm_wrap.wrappers.horizon, "
         "vlmrm_wrap.wrappers.mujoco",
+        "import vlmrm_wrap.insight.metrics",
         "import vlmrm_wrap.frames, vlmrm_wrap.workers, vlmrm_wrap.rendering, vlmrm_wrap.screens, vlmrm_wrap.protocols",
         "from vlmrm_wrap import FrameCapture, FixedHorizon, CLIPRewardWrapper, CLIPRewardVectorWrapper, make_vec",
     ],

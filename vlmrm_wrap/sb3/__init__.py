@@ -11,7 +11,8 @@ except ImportError as error:
 
     raise DependencyNotInstalled('vlmrm_wrap.sb3 needs Stable-Baselines3: pip install "vlmrm-wrap[train]"') from error
 
+from vlmrm_wrap.sb3.alignment import RewardAlignment, RewardsPartWarning
 from vlmrm_wrap.sb3.callbacks import CLIPRewardLogger
 from vlmrm_wrap.sb3.vec_env import CLIPRewardVecEnv, make_vec_env
 
-__all__ = ["CLIPRewardLogger", "CLIPRewardVecEnv", "make_vec_env"]
+__all__ = ["CLIPRewardLogger", "CLIPRewardVecEnv", "RewardAlignment", "RewardsPartWarning", "make_vec_env"]

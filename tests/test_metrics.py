@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -14,7 +14,8 @@ NUMBERS = st.integers(-50, 50).map(float)
 VECTORS = hnp.arrays(np.float64, 6, elements=NUMBERS)
 MATRICES = hnp.arrays(np.float64, (5, 5), elements=NUMBERS)
 WEIGHTS = hnp.arrays(np.float64, 5, elements=st.integers(1, 9).map(float))
-FEW = settings(max_examples=40, deadline=None)
+# on a busy machine no time limit holds
+FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 GAMMAS = st.sampled_from([0.0, 0.5, 0.99, 1.0])
 
 
@@ -65,7 +66,7 @@ def test_spearman_of_ties_by_hand():
     assert spearman([1, 2, 3], [9, 4, 1]) == pytest.approx(-1)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(FEW, max_examples=10)
 @given(MATRICES, MATRICES, GAMMAS, WEIGHTS, hnp.arrays(np.float64, (5, 5), elements=st.integers(0, 9).map(float)))
 def test_epic_is_its_definition(a, b, gamma, weights, pairs):
     assume(pairs.sum() > 0)
@@ -73,7 +74,8 @@ def test_epic_is_its_definition(a, b, gamma, weights, pairs):
     shaped = [canonical_by_definition(reward, gamma, p) for reward in (a, b)]
     covered = [reward[pairs > 0] for reward in shaped]
     assume(all(np.ptp(reward) > 1e-6 for reward in covered))
-    expected = np.sqrt((1 - rho_by_definition(*(reward.ravel() for reward in shaped), pairs.ravel())) / 2)
+    rho = rho_by_definition(*(reward.ravel() for reward in shaped), pairs.ravel())
+    expected = np.sqrt(max(0, 1 - rho) / 2)
     found = epic_distance(a, b, gamma=gamma, state_weights=weights, transition_weights=pairs)
     assert found == pytest.approx(expected, abs=1e-6)
 

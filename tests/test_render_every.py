@@ -20,13 +20,22 @@ REWARDS = [painted_value(0, *shown) for shown in SHOWN]
 DRAWN = len(set(SHOWN))
 
 
-def make(own_buffer=False):
-    return RenderEvery(PaintedEnv(0, LENGTHS, own_buffer=own_buffer), EVERY)
+class DrawsInStep(PaintedEnv):
+    """Steps draw on the array that render() returns."""
+
+    def step(self, action):
+        result = super().step(action)
+        self._buffer[:] = (self.index, self.episode, self.time)
+        return result
 
 
-@pytest.mark.parametrize("own_buffer", [False, True])
-def test_single(own_buffer):
-    env = CLIPRewardWrapper(make(own_buffer), PaintedReward())
+def make(env=PaintedEnv):
+    return RenderEvery(env(0, LENGTHS, own_buffer=env is DrawsInStep), EVERY)
+
+
+@pytest.mark.parametrize("env", [PaintedEnv, DrawsInStep])
+def test_single(env):
+    env = CLIPRewardWrapper(make(env), PaintedReward())
     rewards, over = [], True
     for _ in SHOWN:
         if over:
@@ -56,7 +65,7 @@ def test_vector(mode):
 
 
 def test_stable_baselines():
-    base = DummyVecEnv([lambda: FrameCapture(make(own_buffer=True))])
+    base = DummyVecEnv([lambda: FrameCapture(make(DrawsInStep))])
     venv = CLIPRewardVecEnv(base, PaintedReward())
     venv.reset()
     assert [float(venv.step([0])[1][0]) for _ in SHOWN] == REWARDS

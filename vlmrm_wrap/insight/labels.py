@@ -129,7 +129,7 @@ def _page(numbered: list[tuple[int, NDArray[np.uint8]]], tile: int) -> Image.Ima
     width = max(picture.width for _, picture in pictures) + _MARGIN
     height = max(picture.height for _, picture in pictures) + strip + _MARGIN
     rows = -(-len(pictures) // _COLUMNS)
-    page = Image.new("RGB", (_COLUMNS * width, rows * height), "white")
+    page = Image.new("RGB", (_COLUMNS * width, rows * height), "lightgrey")
     draw = ImageDraw.Draw(page)
     for place, (number, picture) in enumerate(pictures):
         left, top = place % _COLUMNS * width, place // _COLUMNS * height

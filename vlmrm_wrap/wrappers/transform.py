@@ -148,8 +148,7 @@ class TransformedVectorReward(VectorWrapper[Any, Any, Any, Any, Any]):
     def step(self, actions: Any) -> tuple[Any, Floats, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         obs, rewards, terminations, truncations, infos = self.env.step(actions)
         stepped = infos["_env_reward"]  # not so in a NEXT_STEP reset step
-        ended = terminations | truncations | ~stepped
-        transformed = self._transformed(rewards, infos["env_reward"], terminations, ended)
+        transformed = self._transformed(rewards, infos["env_reward"], terminations, terminations | truncations)
         infos = {"clip_reward": rewards, "_clip_reward": stepped.copy(), **infos}
         return obs, np.where(stepped, transformed, 0.0), terminations, truncations, infos
 

@@ -104,6 +104,7 @@ class CLIPRewardModel:
             "baseline_norm": float(baseline.norm()),
             "goal_dot_baseline": float(goal @ baseline),
         }
+        self._prompts = torch.stack([goal, baseline], dim=1).numpy()  # (D, 2), float64
         # float64 where there is any: the products are exact to the last digit of the embeddings, and
         # no setting of TF32 reaches them
         precise = torch.float32 if device.type == "mps" else torch.float64
@@ -248,6 +249,29 @@ class CLIPRewardModel:
         """:meth:`FramePipe.submit` where there is nothing to wait for."""
         products = self._similarities(frames).cpu().numpy()
         return lambda: products
+
+    def embed(self, frames: Frames) -> NDArray[np.float32]:
+        """uint8 RGB frames ``(n, height, width, 3)`` -> their unit embeddings, float32 ``(n, embed_dim)``.
+
+        They are all that any reward needs to know of a frame: see :meth:`score_embeddings`. Errors as of :meth:`score`.
+        """
+        parts = self._in_micro_batches(check_frames(frames), partial(_embed, self.encoder, self._preprocess))
+        empty = np.empty((0, self.encoder.embed_dim), np.float32)
+        return np.concatenate([empty, *(part.float().cpu().numpy() for part in parts)])
+
+    def score_embeddings(self, embeddings: NDArray[np.float32]) -> FrameScores:
+        """What :meth:`score` gives for the frames of these embeddings ``(n, embed_dim)``; encodes nothing."""
+        products = np.asarray(embeddings, np.float64) @ self._prompts
+        goal, baseline = np.ascontiguousarray(products.astype(np.float32).T)
+        scores = FrameScores(goal, goal, baseline)
+        return scores._replace(rewards=self.rewards_at(self.alpha, scores))
+
+    def with_settings(self, **changes: Any) -> "CLIPRewardModel":
+        """A model on the same encoder, with other ``goal_prompts``, ``baseline_prompts``, ``alpha``, ...
+
+        >>> other = model.with_settings(goal_prompts="pole hanging down")
+        """
+        return type(self)(self.encoder, **{**vars(self._settings), **changes})
 
     def rewards_at(self, alpha: float, scores: FrameScores) -> NDArray[np.float32]:
         """R for another ``alpha``, float32 ``(n,)``, from ``scores`` of this model; encodes nothing.

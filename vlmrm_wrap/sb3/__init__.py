@@ -16,6 +16,7 @@ except ImportError as error:
 
     raise DependencyNotInstalled('vlmrm_wrap.sb3 needs Stable-Baselines3: pip install "vlmrm-wrap[train]"') from error
 
+from vlmrm_wrap.sb3.alignment import RewardAlignment, RewardsPartWarning
 from vlmrm_wrap.sb3.buffers import CLIPReplayBuffer, CLIPRolloutBuffer, deferred_kwargs, use_deferred_buffer
 from vlmrm_wrap.sb3.callbacks import CLIPRewardLogger
 from vlmrm_wrap.sb3.normalize import DeferredVecNormalize
@@ -27,6 +28,8 @@ __all__ = [
     "CLIPRewardVecEnv",
     "CLIPRolloutBuffer",
     "DeferredVecNormalize",
+    "RewardAlignment",
+    "RewardsPartWarning",
     "deferred_kwargs",
     "make_vec_env",
     "use_deferred_buffer",

@@ -33,6 +33,7 @@ ALLOWED = {
     "options": {"protocols"},
     "prompts": {"protocols", "options"},
     "insight": {path.stem for path in PACKAGE.iterdir()},
+    "__main__": set(),
 }
 
 
@@ -59,6 +60,7 @@ def test_modules_import_downwards_only(path):
         "vlmrm_wrap.wrappers.mujoco, vlmrm_wrap.wrappers.render_every, vlmrm_wrap.wrappers.transform",
         "import vlmrm_wrap.options, vlmrm_wrap.prompts, vlmrm_wrap.insight.metrics",
         "import vlmrm_wrap.frames, vlmrm_wrap.workers, vlmrm_wrap.rendering, vlmrm_wrap.screens, vlmrm_wrap.protocols",
+        "import vlmrm_wrap.__main__, vlmrm_wrap.insight.commands",
         "from vlmrm_wrap import FrameCapture, FixedHorizon, CLIPRewardWrapper, CLIPRewardVectorWrapper, make_vec",
     ],
 )

@@ -147,7 +147,7 @@ def spearman(truth: Array, reward: Array) -> float:
     """Divided by what the ranks of a tie-free quantity can reach at most, so that 1 is perfect with ties too."""
     ranks = average_ranks(truth)
     best = np.corrcoef(ranks, np.argsort(np.argsort(ranks, kind="stable"), kind="stable"))[0, 1]
-    return float(np.corrcoef(ranks, average_ranks(reward))[0, 1] / best)
+    return float(np.clip(np.corrcoef(ranks, average_ranks(reward))[0, 1] / best, -1, 1))  # rewards can be tied as well
 
 
 def average_ranks(values: Array) -> Array:

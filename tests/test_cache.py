@@ -295,9 +295,21 @@ def test_cache_true_never_steps_aside() -> None:
     assert model.cache_info[:2] == (0, 1280)  # type: ignore[index]
     assert model.cache_info.skipped == 0  # type: ignore[union-attr]
     model = make()
-    for seed in range(20):
+    for seed in range(110):
         model(noise(64, seed))
+        if seed == 90:
+            assert model.cache_info.skipped == 0  # type: ignore[union-attr]
     assert model.cache_info.skipped > 0  # type: ignore[union-attr]
+
+
+def test_patience_is_spent_once() -> None:
+    cache = FrameCache(patience=64)
+    history = [cache.look_up(noise(8, seed)) and cache.info for seed in range(1000)]
+    price = frame_key(noise(1)[0])[1]
+    spent = next(step for step, info in enumerate(history) if info.skipped) * 8
+    assert spent == pytest.approx(64 * 500_000 / (price - 5_000), rel=0.05)
+    again = next(step for step, info in enumerate(history) if info.skipped and not info.stepped_aside) * 8
+    assert again - spent == pytest.approx(16 * 500_000 / 5_000, rel=0.05)  # as long as without patience
 
 
 def test_two_batches_may_be_under_way_at_once() -> None:

@@ -36,7 +36,7 @@ _ENCODE = 500_000  # what a hit saves: preprocessing and encoding by "embedded",
 _LOOK_UP = 12_000  # of a frame of no size
 _COMPARED, _HASHED = 24, 1  # bytes that take 1 ns
 _INCOME = _ENCODE // 100  # a frame: looking up in vain costs 1 % for ever ...
-_PURSE = 16 * _ENCODE  # ... and as much as encoding 16 frames once
+_PURSE = 16 * _ENCODE  # ... and as much as encoding 16 frames each time that it looks again
 
 _PERIOD = 3  # words of 8 bytes: 8 pixels, the shortest stretch after which flat colour looks the same
 
@@ -79,7 +79,8 @@ class FrameCache:
 
     ``steps_aside``: whether it may stop looking frames up where they don't repeat. A look-up is paid from a
     purse that a hit and a small income per frame fill again: empty, the cache steps aside; full, it looks
-    again. ``file``: read now, and written by :meth:`save` and when this object or the process ends.
+    again. ``patience``: what is in the purse at first, in encodes; a training starts with frames that differ.
+    ``file``: read now, and written by :meth:`save` and when this object or the process ends.
 
     >>> cache, frames = FrameCache(), np.zeros((2, 400, 600, 3), np.uint8)
     >>> lookup = cache.look_up(frames)
@@ -91,10 +92,18 @@ class FrameCache:
     []
     """
 
-    def __init__(self, *, maxsize: int = MAXSIZE, steps_aside: bool = True, file: ScoreFile | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        maxsize: int = MAXSIZE,
+        steps_aside: bool = True,
+        patience: int = _PURSE // _ENCODE,
+        file: ScoreFile | None = None,
+    ) -> None:
         self._table: OrderedDict[bytes, bytes] = OrderedDict()  # the one used last is last
         self._maxsize, self._steps_aside, self._file = maxsize, steps_aside, file
-        self._purse, self._aside = _PURSE, False
+        self._purse = self._full = patience * _ENCODE
+        self._aside = False
         self._hits = self._misses = self._skipped = 0
         if file is not None:
             self._table.update(list(file.read().items())[-maxsize:])
@@ -156,9 +165,10 @@ class FrameCache:
         """The frame's key, paid for; None while the cache stands aside."""
         if not self._steps_aside:
             return frame_key(frame)[0]
-        self._purse = min(self._purse + _INCOME, _PURSE)
-        self._aside = self._purse <= 0 or (self._aside and self._purse < _PURSE)
+        self._purse = min(self._purse + _INCOME, self._full)
+        self._aside = self._purse <= 0 or (self._aside and self._purse < self._full)
         if self._aside:
+            self._full = _PURSE
             return None
         key, price = frame_key(frame)
         self._purse -= price

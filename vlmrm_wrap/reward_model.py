@@ -35,6 +35,7 @@ Goal = str | Sequence[str] | Frames
 Result = TypeVar("Result")
 
 _MICRO_BATCH = 64  # fills a GPU with ViT-B/32 at 224; a CPU gains nothing beyond 8
+_PATIENCE = 256  # encodes that the cache may cost before the first frame comes again: 0.1 s of the embedded model
 _WARM_UP = (1, 400, 600, 3)  # a frame of the classic-control size
 
 
@@ -317,7 +318,7 @@ class CLIPRewardModel:
 
     def _make_cache(self, cache: CacheOption) -> FrameCache | None:
         if isinstance(cache, bool | np.bool_) or cache == "auto":
-            return FrameCache(steps_aside=cache == "auto") if cache else None
+            return FrameCache(steps_aside=cache == "auto", patience=_PATIENCE) if cache else None
         settings = self._settings.as_json()
         about = {name: settings[name] for name in ("goal_prompts", "baseline_prompts", "normalize_prompt_mean")}
         digest = model_digest(self.encoder, {**about, "resize_mode": self._preprocess.resize_mode})

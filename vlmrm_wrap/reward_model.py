@@ -184,6 +184,32 @@ class CLIPRewardModel:
         scores = FrameScores(goal, goal, baseline)
         return scores._replace(rewards=self.rewards_at(self.alpha, scores))
 
+    def embed(self, frames: Frames) -> NDArray[np.float32]:
+        """The unit embeddings of frames as :meth:`score` takes them, ``(n, embed_dim)``; encodes each once."""
+        unit: NDArray[np.float32] = self._map(check_frames(frames), lambda unit: unit).float().cpu().numpy()
+        return unit
+
+    def score_embeddings(self, embeddings: NDArray[np.float32]) -> FrameScores:
+        """What :meth:`score` says of the frames that :meth:`embed` gave this for; encodes nothing.
+
+        ``embeddings``: float32 ``(n, embed_dim)``, of any model with this encoder and resize mode. ValueError for
+        another shape.
+        """
+        unit, directions = np.asarray(embeddings), self._directions.cpu().double().numpy()
+        if unit.ndim != 2 or unit.shape[1] != len(directions):
+            raise ValueError(
+                f"embeddings must have shape (n, {len(directions)}), those of {self.encoder!r}, got {unit.shape}"
+            )
+        goal, baseline = np.ascontiguousarray((unit.astype(np.float64) @ directions).astype(np.float32).T)
+        scores = FrameScores(goal, goal, baseline)
+        return scores._replace(rewards=self.rewards_at(self.alpha, scores))
+
+    def preview(self, frames: Frames) -> NDArray[np.uint8]:
+        """What the encoder is shown of each frame, before normalisation: uint8 ``(n, image_size, image_size, 3)``."""
+        pixels = torch.from_numpy(np.array(check_frames(frames))).to(self._preprocess.device).permute(0, 3, 1, 2)
+        shown: NDArray[np.uint8] = self._preprocess.resize(pixels).permute(0, 2, 3, 1).cpu().numpy()
+        return shown
+
     def rewards_at(self, alpha: float, scores: FrameScores) -> NDArray[np.float32]:
         """R for another ``alpha``, float32 ``(n,)``, from ``scores`` of this model; encodes nothing.
 

@@ -94,6 +94,7 @@ class OpenAICLIPEncoder(TwoTowers):
         self.image_size = int(self._model.visual.input_resolution)
         self.context_length = int(self._model.context_length)
         self.embed_dim = int(self._model.text_projection.shape[1])
+        self.logit_scale = float(self._model.logit_scale.exp())
         _cast_matmuls(self._model.visual, self.dtype)
         self._model.to(self.device)
 

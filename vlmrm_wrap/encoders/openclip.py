@@ -91,6 +91,8 @@ class OpenCLIPEncoder(TwoTowers):
         self._model = model.eval().requires_grad_(False).to(self.device)
         self._model.visual.to(self.dtype)
         self._tokenizer = tokenizer
+        if (logit_scale := getattr(model, "logit_scale", None)) is not None:
+            self.logit_scale = float(logit_scale.exp())
         self.embed_dim = int(self.encode_text(["a"]).shape[1])
 
     def _embed_images(self, images: Tensor) -> Tensor:

@@ -65,6 +65,7 @@ class TwoTowers:
     dtype: torch.dtype
     embed_dim: int
     image_size: int
+    logit_scale: float = 100.0  # what a cosine is multiplied by before a softmax over texts; CLIP's training ends there
     loaded_from: dict[str, str | None] | None = None  # load_encoder's arguments, where it made this
 
     def __repr__(self) -> str:

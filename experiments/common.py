@@ -9,6 +9,7 @@ Stable-Baselines3. A run folder holds
     final_policy.zip     the policy after the last step             (+ final_policy.obs.json)
     progress.csv         both learning curves and PPO's diagnostics; the same in TensorBoard's event file
     learning_curves.png  evaluation.json  video.mp4
+    scores.npz           s.g, s.b and the embeddings of the filmed steps: vlmrm-wrap sweep gives them other prompts
 """
 
 import json
@@ -44,6 +45,7 @@ from stable_baselines3.common.vec_env import (
 from tqdm import tqdm
 
 from vlmrm_wrap import CLIPRewardModel, FrameScores, RewardModel
+from vlmrm_wrap.insight.policies import deterministic, rescaled
 from vlmrm_wrap.sb3 import CLIPRewardVecEnv, make_vec_env
 
 # --- configs: typed, frozen and strict; the docstring under a field is its line in --help --------------------
@@ -198,11 +200,7 @@ class ResetOptions(gym.Wrapper):
 def make_test_env(env: EnvConfig, **kwargs: Any) -> gym.Env:
     """The unmodified env: its own ends, starts and reward; observations in the units that the policy knows."""
     test_env = gym.make(env.id, **env.kwargs, **kwargs)
-    return _rescaled(test_env) if env.rescale_obs else test_env
-
-
-def _rescaled(env: gym.Env) -> gym.Env:
-    return gym.wrappers.RescaleObservation(env, np.float32(-1), np.float32(1))
+    return rescaled(test_env) if env.rescale_obs else test_env
 
 
 def make_training_env(
@@ -212,7 +210,7 @@ def make_training_env(
     if env.vec == "subproc":  # what is wrong with the env is said here; from a worker comes an EOFError
         make_test_env(env, render_mode="rgb_array").close()
     wrappers = [partial(ResetOptions, options=env.reset_options)] if env.reset_options else []
-    wrappers += [_rescaled] if env.rescale_obs else []
+    wrappers += [rescaled] if env.rescale_obs else []
     venv = make_vec_env(
         env.id,
         env.n_envs,
@@ -314,17 +312,7 @@ def save_policy(algo: BaseAlgorithm, path: Path) -> None:
 def load_actor(algo: BaseAlgorithm, path: Path) -> Callable[[Any], Any]:
     """``act(obs)``: the deterministic policy at ``path``. Reads weights and numbers only, unpickles nothing."""
     algo.set_parameters(path, device=algo.device)
-    stats_file = path.with_suffix(".obs.json")
-    stats = json.loads(stats_file.read_text()) if stats_file.exists() else None
-
-    def act(obs: Any) -> Any:
-        if stats is not None:
-            scale = np.sqrt(np.array(stats["var"]) + stats["epsilon"])
-            obs = np.clip((obs - np.array(stats["mean"])) / scale, -stats["clip"], stats["clip"]).astype(np.float32)
-        action = algo.predict(obs, deterministic=True)[0]
-        return action.item() if action.ndim == 0 else action  # toy_text envs look a discrete action up in a dict
-
-    return act
+    return deterministic(algo, path)
 
 
 class TrainingWatch(BaseCallback):

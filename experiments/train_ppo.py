@@ -206,7 +206,8 @@ def main() -> None:
     (folder / "evaluation.json").write_text(json.dumps(result, indent=2))
     if config.evaluation.video:
         try:
-            record_video(act, config.env, config.evaluation, reward_model, folder / "video.mp4")
+            filmed = record_video(act, config.env, config.evaluation, reward_model, folder / "video.mp4")
+            filmed.save(folder / "scores.npz")
         except Exception as error:  # the film is the one thing here that a run can do without
             print(f"no video: {type(error).__name__}: {error}", file=sys.stderr)
     print(true_return(result))

@@ -22,6 +22,8 @@ pytest.importorskip("stable_baselines3")
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+from vlmrm_wrap.insight.recording import Recording
+
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*_ppo.yaml"))
 TINY = ["--total_steps", "384", "--env.n_envs", "2", "--env.horizon", "20", "--window", "4"]
@@ -75,6 +77,10 @@ def test_a_run_writes_everything(trained: tuple[Path, list[str]]) -> None:
 
     assert (folder / "learning_curves.png").read_bytes()[1:4] == b"PNG"
     assert (folder / "video.mp4").read_bytes()[4:8] == b"ftyp"
+    filmed = Recording.load(folder / "scores.npz")
+    assert len(filmed.rewards) == evaluation["lengths"][0]  # the film is of the evaluation's first episode
+    assert filmed.embeddings.shape == (len(filmed.rewards), 128)
+    assert filmed.recipe == description["recipe"]
     assert (folder / "policy.zip").stat().st_size > 10_000
     assert (folder / "final_policy.zip").stat().st_size > 10_000
     assert len(json.loads((folder / "policy.obs.json").read_text())["mean"]) == 4

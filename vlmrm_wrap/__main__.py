@@ -1,0 +1,166 @@
+"""The command line ``vlmrm-wrap``, also ``python -m vlmrm_wrap``: see a reward before you trust it.
+
+Exit status: 0 fine; 1 the doctor found errors; 2 something in the arguments is wrong, said in one line on stderr.
+Nothing heavy is imported before the arguments are parsed.
+"""
+
+import argparse
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one sub-command, by default that of ``sys.argv``, and returns the exit status."""
+    options = _parser().parse_args(arguments)
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # pygame greets on stdout
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame, which draws in memory, looks for a screen
+    from gymnasium.error import Error as GymnasiumError
+
+    long_format = warnings.formatwarning
+    warnings.formatwarning = lambda text, category, *_: f"{category.__name__}: {text}\n"
+    try:
+        from vlmrm_wrap.insight import commands
+
+        status: int = getattr(commands, options.command)(options)
+        return status
+    except (GymnasiumError, ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
+        if options.traceback:
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    finally:
+        warnings.formatwarning = long_format
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("vlmrm-wrap", description="See a reward before you trust it.")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for add in (_similarity, _landscape, _doctor, _sweep, _video):
+        summary = str(add.__doc__)
+        sub = commands.add_parser(
+            add.__name__.lstrip("_"), help=summary[:1].lower() + summary[1:-1], description=summary
+        )
+        add(sub)
+    return parser
+
+
+def _similarity(parser: argparse.ArgumentParser) -> None:
+    """Cosines and zero-shot probabilities of pictures and sentences."""
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture files")
+    parser.add_argument("--text", nargs="+", required=True, help="sentences")
+    _encoder_options(parser)
+    parser.add_argument("--output", metavar="PNG", help="draw a heat map")
+
+
+def _landscape(parser: argparse.ArgumentParser) -> None:
+    """The reward over the states of an env, or along a policy's way, for several alphas at once."""
+    _env_options(parser)
+    _reward_options(parser)
+    parser.add_argument("--alpha", nargs="+", type=float, help="all from one encoding; default: 0 0.5 1")
+    parser.add_argument(
+        "--state",
+        nargs="+",
+        default=[],
+        metavar="NAME=LOW:HIGH[:COUNT]",
+        help="one or two state variables to vary, and NAME=VALUE to fix others; one without a name goes by its index. "
+        "Default: what a classic env is about; for other envs frames of a random policy",
+    )
+    parser.add_argument("--policy", metavar="random|FILE", help=f"frames along the way of {_POLICY}")
+    parser.add_argument("--steps", type=_count, default=200, help="of the policy; default: %(default)s")
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        default=[],
+        metavar="NAME[=TARGET]",
+        help="state variables, or their closeness to a target, whose ranks are compared with those of R",
+    )
+    parser.add_argument(
+        "--output", default="landscape.png", help="default: %(default)s; the numbers go to a .csv beside"
+    )
+
+
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    """What is wrong with an env, its frames and the prompts; the exit status is 1 if there are errors."""
+    _env_options(parser)
+    _reward_options(parser)
+    parser.add_argument("--alpha", type=float, help="default: 0.5, or 0 without a baseline")
+    parser.add_argument("--steps", type=_count, default=200, help="random steps to look at; default: %(default)s")
+    parser.add_argument("--output", default="doctor.png", help="a frame and what CLIP sees of it; default: %(default)s")
+
+
+def _sweep(parser: argparse.ArgumentParser) -> None:
+    """A finished run's rewards for other alphas or prompts, without rendering anything."""
+    parser.add_argument("scores", metavar="RUN", help="a run folder, or a file that `vlmrm-wrap video --scores` wrote")
+    parser.add_argument("--alpha", nargs="+", type=float, help="default: the run's own for other prompts, else five")
+    parser.add_argument("--goal", nargs="+", help="other goal prompts")
+    parser.add_argument("--baseline", nargs="+", help="other baseline prompts")
+    parser.add_argument("--output", help="a plot; the numbers go to a .csv beside")
+
+
+def _video(parser: argparse.ArgumentParser) -> None:
+    """A film of episodes: the frame, what CLIP sees of it, and the reward's curve."""
+    parser.add_argument("policy", metavar="POLICY", help=f"{_POLICY}; or a run folder, which knows its env and prompts")
+    _env_options(parser, required=False)
+    _reward_options(parser, required=False)
+    parser.add_argument("--alpha", type=float, help="default: 0.5, or 0 without a baseline")
+    parser.add_argument("--episodes", type=_count, default=1, help="default: %(default)s")
+    parser.add_argument("--steps", type=_count, default=500, help="cut an episode off here; default: %(default)s")
+    parser.add_argument("--scores", metavar="NPZ", help="keep what the rewards are made of, for `vlmrm-wrap sweep`")
+    parser.add_argument("--embeddings", action="store_true", help="keep embeddings too, for sweeps over prompts")
+    parser.add_argument("--output", default="video.mp4", help="default: %(default)s")
+
+
+_POLICY = "random, or a policy that Stable-Baselines3 saved (only one that you trust: it can run code)"
+
+
+def _env_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    parser.add_argument(
+        "env",
+        metavar="ENV",
+        nargs=None if required else "?",
+        help="Gymnasium id, or module:id for an env that an import registers",
+    )
+    parser.add_argument("--env-kwargs", type=_json_object, metavar="JSON", help="""of gymnasium.make: '{"g": 5}'""")
+    parser.add_argument("--horizon", type=_count, help="put FixedHorizon around the env: episodes of this length")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+
+
+def _reward_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    parser.add_argument("--goal", nargs="+", required=required, help="sentences: what the picture shows in the end")
+    parser.add_argument("--baseline", nargs="+", help="sentences: what it shows anyway")
+    _encoder_options(parser)
+
+
+def _encoder_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--encoder", default="embedded", help='"embedded", ViT-B/32, open_clip:NAME/TAG, or a path')
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps")
+    parser.add_argument("--dtype", default="auto", help="of the image tower: float32, bfloat16, float16")
+    parser.add_argument("--resize-mode", choices=["squash", "crop", "pad"], help="default: the encoder's own")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; required: a whole number of at least 1")
+    return int(text)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r}; required: an object in JSON, {{...}}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

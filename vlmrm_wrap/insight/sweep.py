@@ -1,0 +1,138 @@
+"""A finished run's rewards under other alphas and other prompts, from what the run stored: nothing is rendered.
+
+Another alpha needs s.g, s.b and three constants. Other prompts need the embeddings of the frames as well, and only
+the sentences are encoded. A run that stored less has to be played and encoded again, and is told so.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmrm_wrap.insight.recording import Recording
+from vlmrm_wrap.insight.tables import rank_correlation, table, write_csv
+from vlmrm_wrap.protocols import FrameScores
+from vlmrm_wrap.reward import reward_from_similarities
+
+__all__ = ["SCORES", "Sweep", "sweep"]
+
+SCORES = "scores.npz"
+"""The name of the recording in a run folder."""
+
+Prompts = str | Sequence[str]
+
+_AGAIN = "the frames have to be rendered and encoded again, once:"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """``rewards``: alpha -> float32 ``(n,)`` for the steps of ``recording``, which holds the rewards as they were.
+
+    ``encoded``: what had to be encoded for it.
+    """
+
+    recording: Recording
+    rewards: dict[float, NDArray[np.float32]]
+    encoded: str
+
+    def __str__(self) -> str:
+        old, own = self.recording.rewards, self.recording.env_reward
+        rows = [["as run", *self._row(old)]] + [
+            [f"{alpha:g}", *self._row(each)] for alpha, each in self.rewards.items()
+        ]
+        header = ["alpha", "CLIP return", "mean R", "std R", "~ as run", "~ env reward"]
+        episodes = self._episodes()
+        return "\n".join(
+            [
+                f"{len(own)} steps of {episodes} episode{'s' * (episodes > 1)}; encoded now: {self.encoded}; "
+                "~ is the rank correlation of R",
+                table(header, rows),
+            ]
+        )
+
+    def _episodes(self) -> int:
+        return len(np.unique(self.recording.episode))
+
+    def _row(self, rewards: NDArray[np.float32]) -> list[float]:
+        total = float(rewards.sum(dtype=np.float64)) / self._episodes()
+        correlations = [
+            rank_correlation(rewards, other) for other in (self.recording.rewards, self.recording.env_reward)
+        ]
+        return [total, float(rewards.mean()), float(rewards.std()), *correlations]
+
+    def write_csv(self, path: str | os.PathLike[str]) -> None:
+        """A row a step: episode, the reward as it was, for each alpha, and the env's own."""
+        columns: dict[str, NDArray[Any]] = {"episode": self.recording.episode, "reward_as_run": self.recording.rewards}
+        columns |= {f"reward_alpha_{alpha:g}": each for alpha, each in self.rewards.items()}
+        write_csv(path, {**columns, "env_reward": self.recording.env_reward})
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """The curves over the steps, PNG or by suffix."""
+        from vlmrm_wrap.insight.plotting import save_curves
+
+        curves: dict[str, NDArray[Any]] = {"as run": self.recording.rewards}
+        curves |= {f"alpha = {alpha:g}": each for alpha, each in self.rewards.items()}
+        starts = np.flatnonzero(np.diff(self.recording.episode)) + 1
+        steps = np.arange(len(self.recording.rewards))
+        save_curves(path, "a run's rewards, computed anew", "step", steps, curves, breaks=starts.tolist())
+
+
+def sweep(
+    run: str | os.PathLike[str],
+    alphas: Sequence[float] | None = None,
+    *,
+    goal_prompts: Prompts | None = None,
+    baseline_prompts: Prompts | None = None,
+) -> Sweep:
+    """R for each of ``alphas``, over the steps that ``run``, a run folder or its scores.npz, has recorded.
+
+    ``alphas``: None for the run's own when prompts are given, else five from 0 to 1. ``goal_prompts``,
+    ``baseline_prompts``: other sentences; a side that is None stays as it was. ValueError where what is stored does
+    not suffice, saying what has to be encoded again and how.
+    """
+    path = Path(run)
+    path = path / SCORES if path.is_dir() else path
+    if not path.exists():
+        again = f": {_AGAIN} vlmrm-wrap video {run} --scores {path} --embeddings" if path != Path(run) else ""
+        raise FileNotFoundError(f"no recorded scores at {path}{again}")
+    recording = Recording.load(path)
+    if recording.recipe is None or recording.constants is None:
+        raise ValueError(f"{path} was recorded with a reward model that has no prompts, so there is nothing to change")
+    changed = {
+        name: [prompts] if isinstance(prompts, str) else list(prompts)
+        for name, prompts in (("goal_prompts", goal_prompts), ("baseline_prompts", baseline_prompts))
+        if prompts is not None
+    }
+    recipe = {**recording.recipe, **changed}
+    if alphas is None and changed:
+        alphas = [recording.recipe["alpha"]]
+    elif alphas is None:
+        alphas = [0.0] if recipe["baseline_prompts"] is None else [0.0, 0.25, 0.5, 0.75, 1.0]
+    if not changed:
+        scores = FrameScores(recording.rewards, recording.goal_similarity, recording.baseline_similarity)
+        return Sweep(recording, _rewards(scores, recording.constants, alphas), "nothing")
+    if recording.embeddings is None:
+        raise ValueError(
+            f"{path} stores no embeddings, and for other prompts {_AGAIN} vlmrm-wrap video ... --scores {path} "
+            "--embeddings. Other alphas need nothing"
+        )
+    from vlmrm_wrap.reward_model import CLIPRewardModel
+
+    # where the run had its image tower need not exist here, and sentences are encoded in float32 anyway
+    model = CLIPRewardModel.from_recipe({**recipe, "alpha": max(alphas), "device": "auto", "dtype": "auto"})
+    rewards = _rewards(model.score_embeddings(recording.embeddings), model.constants, alphas)
+    return Sweep(recording, rewards, "the sentences")
+
+
+def _rewards(
+    scores: FrameScores, constants: dict[str, float], alphas: Sequence[float]
+) -> dict[float, NDArray[np.float32]]:
+    goal, baseline = (np.asarray(each, np.float64) for each in scores[1:])
+    return {
+        float(alpha): reward_from_similarities(goal, baseline, **constants, alpha=alpha).astype(np.float32)
+        for alpha in alphas
+    }

@@ -39,14 +39,14 @@ from stable_baselines3.common.vec_env import (
     DummyVecEnv,
     SubprocVecEnv,
     VecEnv,
-    VecNormalize,
+    VecEnvWrapper,
     unwrap_vec_normalize,
 )
 from tqdm import tqdm
 
 from vlmrm_wrap import CLIPRewardModel, FrameScores, RewardModel
 from vlmrm_wrap.insight.policies import deterministic, rescaled
-from vlmrm_wrap.sb3 import CLIPRewardVecEnv, make_vec_env
+from vlmrm_wrap.sb3 import CLIPRewardVecEnv, DeferredVecNormalize, make_vec_env
 
 # --- configs: typed, frozen and strict; the docstring under a field is its line in --help --------------------
 
@@ -102,9 +102,24 @@ class RewardConfig:
     """Scale the mean embedding of several prompts to length 1."""
     micro_batch_size: PositiveInt = 64
     """Most frames on the device at once."""
+    deferred: bool = False
+    """Score full micro-batches while the envs step on, for large encoders on a GPU; the same rewards."""
     constant: float | None = None
     """Control: pay this every step in place of CLIP's reward. Nothing can be learnt from it; where a
     policy improves nevertheless, the ends of the episodes have leaked the task."""
+    env_reward: bool = False
+    """Control: train on the env's own reward, to see what is reached with it under the same settings."""
+
+    def __post_init__(self) -> None:
+        if self.env_reward and self.constant is not None:
+            raise ValueError("reward.env_reward and reward.constant are both set: a run has one reward")
+        if self.deferred and self.control is not None:
+            raise ValueError("reward.deferred is set, and a control has nothing to score later: leave one of them out")
+
+    @property
+    def control(self) -> str | None:
+        """The name of the control, None for CLIP's reward."""
+        return "env" if self.env_reward else None if self.constant is None else "constant"
 
 
 @dataclass(frozen=True)
@@ -163,9 +178,34 @@ class ConstantReward:
         return FrameScores(np.full_like(zeros, self.value), zeros, zeros)
 
 
+class ControlVecEnv(VecEnvWrapper):
+    """What CLIPRewardVecEnv does, for the controls: a constant, or (None) the env's own reward. Renders nothing."""
+
+    def __init__(self, venv: VecEnv, constant: float | None) -> None:
+        super().__init__(venv)
+        self._constant = constant
+        self._returns = np.zeros(venv.num_envs)
+        self._lengths = np.zeros(venv.num_envs, int)
+
+    def reset(self) -> Any:
+        self._returns[:], self._lengths[:] = 0, 0
+        return self.venv.reset()
+
+    def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        obs, rewards, dones, infos = self.venv.step_wait()
+        if self._constant is not None:
+            rewards = np.full_like(rewards, self._constant)
+        self._returns += rewards
+        self._lengths += 1
+        for index in np.flatnonzero(dones):
+            infos[index]["clip_episode"] = {"r": float(self._returns[index]), "l": int(self._lengths[index])}
+            self._returns[index], self._lengths[index] = 0, 0
+        return obs, rewards, dones, infos
+
+
 def make_reward_model(config: RewardConfig) -> RewardModel:
-    if config.constant is not None:
-        return ConstantReward(config.constant)
+    if config.control is not None:  # what the video draws
+        return ConstantReward(config.constant or 0.0)
     return CLIPRewardModel.from_pretrained(
         config.encoder,
         goal_prompts=config.goal_prompts,
@@ -179,10 +219,10 @@ def make_reward_model(config: RewardConfig) -> RewardModel:
     )
 
 
-def describe(reward_model: RewardModel) -> dict[str, Any]:
+def describe(config: RewardConfig, reward_model: RewardModel) -> dict[str, Any]:
     """What rebuilds the reward model, and |g|, |b|, g.b, which turn s.g and s.b into R for any other alpha."""
-    if isinstance(reward_model, ConstantReward):
-        return {"constant": reward_model.value}
+    if config.control is not None:
+        return {"control": config.control, "constant": config.constant}
     return {"recipe": reward_model.recipe, "constants": reward_model.constants}
 
 
@@ -204,9 +244,15 @@ def make_test_env(env: EnvConfig, **kwargs: Any) -> gym.Env:
 
 
 def make_training_env(
-    env: EnvConfig, reward_model: RewardModel, normalize: NormalizeConfig, *, seed: int, gamma: float
+    env: EnvConfig,
+    reward: RewardConfig,
+    reward_model: RewardModel,
+    normalize: NormalizeConfig,
+    *,
+    seed: int,
+    gamma: float,
 ) -> VecEnv:
-    """env, FixedHorizon, Monitor, FrameCapture | vector env | CLIP reward | VecNormalize."""
+    """env, FixedHorizon, Monitor, FrameCapture | vector env | the reward | VecNormalize."""
     if env.vec == "subproc":  # what is wrong with the env is said here; from a worker comes an EOFError
         make_test_env(env, render_mode="rgb_array").close()
     wrappers = [partial(ResetOptions, options=env.reset_options)] if env.reset_options else []
@@ -222,7 +268,11 @@ def make_training_env(
         env_kwargs=env.kwargs,
     )
     try:
-        venv = CLIPRewardVecEnv(venv, reward_model)
+        venv = (
+            ControlVecEnv(venv, reward.constant)
+            if reward.control
+            else CLIPRewardVecEnv(venv, reward_model, deferred=reward.deferred)
+        )
         # One step now: a frame that can't be scored speaks up before the run has a folder.
         venv.action_space.seed(seed)
         venv.reset()
@@ -230,7 +280,7 @@ def make_training_env(
         if normalize.obs and not isinstance(venv.observation_space, gym.spaces.Box):
             raise ValueError(f"normalize.obs needs Box observations, not {venv.observation_space}")
         if normalize.obs or normalize.reward:
-            venv = VecNormalize(venv, norm_obs=normalize.obs, norm_reward=normalize.reward, gamma=gamma)
+            venv = DeferredVecNormalize(venv, norm_obs=normalize.obs, norm_reward=normalize.reward, gamma=gamma)
     except BaseException:
         venv.close()
         raise
@@ -325,7 +375,7 @@ class TrainingWatch(BaseCallback):
     def __init__(self, path: Path, window: int, stop: StopRequest) -> None:
         super().__init__()
         self.path, self.stop = path, stop
-        self.clip_returns: deque[float] = deque(maxlen=window)
+        self.clip_episodes: deque[dict[str, float]] = deque(maxlen=window)  # deferred returns come by the rollout's end
         self.env_returns: deque[float] = deque(maxlen=window)
         self.best, self.best_step = -np.inf, 0
         self._judged = 0
@@ -338,7 +388,7 @@ class TrainingWatch(BaseCallback):
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
             if "clip_episode" in info:
-                self.clip_returns.append(info["clip_episode"]["r"])
+                self.clip_episodes.append(info["clip_episode"])
                 self.env_returns.append(info["episode"]["r"])
                 self._finished += 1
         self.bar.update(self.training_env.num_envs)
@@ -348,9 +398,9 @@ class TrainingWatch(BaseCallback):
         if self._finished == self._judged:
             return
         self._judged = self._finished
-        mean = float(np.mean(self.clip_returns))
+        mean = float(np.mean([episode["r"] for episode in self.clip_episodes]))
         self.bar.set_postfix_str(f"CLIP return {mean:.1f}, env's own {np.mean(self.env_returns):.1f}", False)
-        if len(self.clip_returns) == self.clip_returns.maxlen and mean >= self.best:
+        if len(self.clip_episodes) == self.clip_episodes.maxlen and mean >= self.best:
             self.best, self.best_step = mean, self.num_timesteps
             save_policy(self.model, self.path)
 
@@ -364,7 +414,7 @@ class TrainingWatch(BaseCallback):
 def evaluate(act: Callable[[Any], Any], env: EnvConfig, evaluation: EvaluationConfig) -> dict[str, Any]:
     """Returns and lengths of whole episodes of the unmodified env."""
     test_env = make_test_env(env)
-    returns, lengths = [], []
+    returns, lengths, ended = [], [], []
     for episode in range(evaluation.episodes):
         obs, _ = test_env.reset(seed=evaluation.seed + episode)
         total, length, over = 0.0, 0, False
@@ -373,10 +423,18 @@ def evaluate(act: Callable[[Any], Any], env: EnvConfig, evaluation: EvaluationCo
             total, length, over = total + float(reward), length + 1, terminated or truncated
         returns.append(total)
         lengths.append(length)
+        ended.append(bool(terminated))
     test_env.close()
     spread = {"mean": float(np.mean(returns)), "std": float(np.std(returns))}
     spread |= {"min": min(returns), "max": max(returns)}
-    return {"env": env.id, "seed": evaluation.seed, **spread, "returns": returns, "lengths": lengths}
+    return {
+        "env": env.id,
+        "seed": evaluation.seed,
+        **spread,
+        "returns": returns,
+        "lengths": lengths,
+        "terminated": ended,
+    }
 
 
 def true_return(result: dict[str, Any]) -> str:

@@ -46,7 +46,7 @@ from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
-from vlmrm_wrap.sb3 import CLIPRewardLogger
+from vlmrm_wrap.sb3 import CLIPRewardLogger, deferred_kwargs
 
 CARTPOLE = Path(__file__).parent.parent / "configs" / "cartpole_ppo.yaml"
 
@@ -140,6 +140,7 @@ def make_ppo(config: RunConfig, venv: VecEnv) -> PPO:
         stats_window_size=config.window,
         seed=config.seed,
         device=ppo.device,
+        **(deferred_kwargs(PPO, venv) if config.reward.deferred else {}),
     )
 
 
@@ -165,14 +166,16 @@ def main() -> None:
 
     with user_errors():
         reward_model = make_reward_model(config.reward)
-        venv = make_training_env(config.env, reward_model, config.normalize, seed=config.seed, gamma=config.ppo.gamma)
+        venv = make_training_env(
+            config.env, config.reward, reward_model, config.normalize, seed=config.seed, gamma=config.ppo.gamma
+        )
         ppo = make_ppo(config, venv)
-        control = "-constant" if config.reward.constant is not None else ""
+        control = f"-{config.reward.control}" if config.reward.control else ""
         default_name = f"{config.env.id}{control}-seed{config.seed}".replace("/", "_").replace(":", "_")
         folder = new_run_folder(config.out, config.name, default_name)
     print(f"run folder: {folder}")
     (folder / "config.yaml").write_text(parser.dump(parsed, skip_unset=False))
-    (folder / "reward_model.json").write_text(json.dumps(describe(reward_model), indent=2))
+    (folder / "reward_model.json").write_text(json.dumps(describe(config.reward, reward_model), indent=2))
 
     # Train. SB3 averages the env's own return (rollout/ep_rew_mean), CLIPRewardLogger ours.
     ppo.set_logger(configure(str(folder), ["csv", "tensorboard"]))

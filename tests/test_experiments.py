@@ -1,6 +1,7 @@
 """The experiments, through their real command lines, with tiny step counts, asserting on what they wrote."""
 
 import csv
+import importlib
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -101,8 +102,9 @@ def test_same_seed_same_run_and_nothing_overwritten(trained: tuple[Path, list[st
     assert (folder / "progress.csv").read_bytes() == before
 
 
-def test_another_env_from_fields_alone(tmp_path: Path) -> None:
-    """A continuous env in worker processes, wide starts, gSDE, the constant reward."""
+@pytest.mark.parametrize("reward", [("--reward.constant", 0.25), ("--reward.alpha", 0, "--reward.deferred", "true")])
+def test_another_env_from_fields_alone(tmp_path: Path, reward: tuple[object, ...]) -> None:
+    """A continuous env in worker processes, wide starts, gSDE; the constant reward, and CLIP's when it comes later."""
     run(
         tmp_path,
         "train_ppo.py",
@@ -119,13 +121,14 @@ def test_another_env_from_fields_alone(tmp_path: Path) -> None:
             "--normalize.reward",
             "true",
         ),
-        *("--reward.goal_prompts", "a car at the flag", "--reward.constant", 0.25),
+        *("--reward.goal_prompts", "a car at the flag", *reward),
         *("--evaluation.max_steps", 30, "--evaluation.video", "false", "--name", "mine", *TINY),
     )
     folder = tmp_path / "runs" / "mine"
     with (folder / "progress.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["rollout/ep_clip_rew_mean"]]
-    assert {float(row["rollout/ep_clip_rew_mean"]) for row in rows} == {20 * 0.25}
+    means = {float(row["rollout/ep_clip_rew_mean"]) for row in rows}
+    assert means == {20 * 0.25} if "--reward.constant" in reward else 0 < min(means) < max(means) < 20
     assert json.loads((folder / "evaluation.json").read_text())["lengths"] == [30, 30]
     assert not (folder / "video.mp4").exists()
 
@@ -315,3 +318,72 @@ def test_configs_are_strict_and_say_what_they_cost(path: Path, tmp_path: Path, m
     (tmp_path / "typo.yaml").write_text(path.read_text() + "\nwidnow: 3\n")
     with pytest.raises(SystemExit):
         parser.parse_args(["--config", str(tmp_path / "typo.yaml")])
+
+
+def test_the_benchmark_writes_what_it_prints(tmp_path: Path) -> None:
+    files = ("--json", tmp_path / "b.json", "--plot", tmp_path / "b.png")
+    lines, _ = run(tmp_path, "benchmark.py", "stages", "--quick", *files)
+    results = json.loads((tmp_path / "b.json").read_text())
+    stages = {row["stage"]: row["ms a frame"] for row in results["stages"]}
+    assert stages["transport, ours"] < stages["transport, envs.render()"]
+    assert all(f"| {stage} |" in "\n".join(lines) for stage in stages)
+    assert (tmp_path / "b.png").read_bytes()[1:4] == b"PNG"
+    _, errors = run(tmp_path, "benchmark.py", "stagse", code=2)
+    assert "unknown sections ['stagse']; there are stages, recipes" in errors
+
+
+class TestSeedStudy:
+    @pytest.fixture
+    def study(self, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+        monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+        return importlib.import_module("seed_study")
+
+    @pytest.mark.parametrize(
+        ("values", "mean"),
+        [([7.0], 7.0), ([1, 2], 1.5), ([0, 1, 3, 100], 2.0), ([0, 10, 20, 30, 1000], (7.5 + 20 + 22.5) / 2.5)],
+    )
+    def test_interquartile_mean(self, study: ModuleType, values: list[float], mean: float) -> None:
+        assert study.iqm(np.array(values[::-1])) == pytest.approx(mean)
+
+    def test_interval_holds_the_mean_and_narrows_with_seeds(self, study: ModuleType) -> None:
+        values = np.random.default_rng(0).normal(size=40)
+        few, many = study.interval(values[:5]), study.interval(values)
+        assert many[0] < study.iqm(values) < many[1]
+        assert many[1] - many[0] < few[1] - few[0]
+
+    def test_does_not_repeat_what_is_finished_and_reports_all(self, tmp_path: Path) -> None:
+        config = ROOT / "configs" / "cartpole_ppo.yaml"
+        finished = tmp_path / "study" / "cartpole_ppo-constant-seed0"
+        finished.mkdir(parents=True)
+        (finished / "evaluation.json").write_text('{"mean": 123.4, "terminated": [true, false]}')
+        cut_short = tmp_path / "study" / "cartpole_ppo-env-seed0"
+        cut_short.mkdir()
+        arguments = [config, "--rewards", "constant", "env", "--seeds", 1, "--out", "study", "--report", "report"]
+        lines, _ = run(tmp_path, "seed_study.py", *arguments, *TINY)
+        assert [line.split(":")[0] for line in lines if line.startswith("[")] == ["[1/1] cartpole_ppo-env-seed0"]
+        evaluation = json.loads((cut_short / "evaluation.json").read_text())
+        assert len(evaluation["terminated"]) == 2  # TINY's episodes win over the study's 100
+        text = (tmp_path / "report.md").read_text()
+        assert "| a constant (control) | 123.4 | 123.4 to 123.4 | 0 of 1 at 475 or more | 50 to 50 % | 123.4 |" in text
+        assert f"| the env's own (ceiling) | {evaluation['mean']:.1f} |" in text
+        assert [entry["reward"] for entry in json.loads((tmp_path / "report.json").read_text())] == ["constant", "env"]
+        assert (tmp_path / "report.png").read_bytes()[1:4] == b"PNG"
+
+    def test_a_failed_training_is_named(self, tmp_path: Path) -> None:
+        arguments = ["--rewards", "constant", "--seeds", 1, "--out", "study", "--no_such_option", "1"]
+        lines, errors = run(tmp_path, "seed_study.py", ROOT / "configs" / "cartpole_ppo.yaml", *arguments, code=1)
+        assert "cartpole_ppo-constant-seed0: exit status 2" in " ".join(lines)
+        assert "failed: cartpole_ppo-constant-seed0, see study" in errors
+
+    def test_a_signal_ends_its_trainings(self, tmp_path: Path) -> None:
+        config = ROOT / "configs" / "cartpole_ppo.yaml"
+        process = subprocess.Popen(
+            command("seed_study.py", config, "--seeds", 1, "--out", "study"), cwd=tmp_path, stderr=subprocess.PIPE
+        )
+        folder = tmp_path / "study" / "cartpole_ppo-clip-seed0"
+        wait_until((folder / "config.yaml").exists, seconds=60)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert b"goes on with the runs" in errors
+        assert (folder / "final_policy.zip").exists()  # the training was told, not killed, and was waited for

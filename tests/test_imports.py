@@ -19,13 +19,20 @@ ALLOWED = {
     "workers": {"protocols"},
     "frames": {"protocols", "rendering", "workers"},
     "wrappers": {"protocols", "rendering", "workers", "frames", "wrappers"},
-    "sb3": {"protocols", "rendering", "workers", "frames", "wrappers", "sb3"},
+    "sb3": {"protocols", "rendering", "workers", "frames", "wrappers", "sb3", "insight"},  # insight.metrics: numpy only
     "reward": {"protocols"},
     "preprocess": {"protocols"},
     "encoders": {"protocols", "encoders"},
     "settings": {"protocols", "encoders", "preprocess", "reward"},
-    "reward_model": {"protocols", "reward", "preprocess", "encoders", "settings"},
-    "insight": {"protocols", "rendering", "frames", "wrappers", "reward", "insight"},  # torch in functions only
+    "streams": {"preprocess"},
+    "cache_files": set(),
+    "cache": {"cache_files"},
+    "reward_model": {
+        *("protocols", "reward", "preprocess", "encoders", "settings", "streams", "cache", "cache_files"),
+    },
+    "options": {"protocols"},
+    "prompts": {"protocols", "options"},
+    "insight": {path.stem for path in PACKAGE.iterdir()},
     "__main__": set(),
 }
 
@@ -50,7 +57,8 @@ def test_modules_import_downwards_only(path):
     [
         "import vlmrm_wrap",
         "import vlmrm_wrap.wrappers.single, vlmrm_wrap.wrappers.vector, vlmrm_wrap.wrappers.horizon, "
-        "vlmrm_wrap.wrappers.mujoco",
+        "vlmrm_wrap.wrappers.mujoco, vlmrm_wrap.wrappers.render_every, vlmrm_wrap.wrappers.transform",
+        "import vlmrm_wrap.options, vlmrm_wrap.prompts, vlmrm_wrap.insight.metrics",
         "import vlmrm_wrap.frames, vlmrm_wrap.workers, vlmrm_wrap.rendering, vlmrm_wrap.screens, vlmrm_wrap.protocols",
         "import vlmrm_wrap.__main__, vlmrm_wrap.insight.commands",
         "from vlmrm_wrap import FrameCapture, FixedHorizon, CLIPRewardWrapper, CLIPRewardVectorWrapper, make_vec",

@@ -172,6 +172,32 @@ def test_frames_are_neither_written_to_nor_kept() -> None:
     np.testing.assert_array_equal(model(copy), first)
 
 
+def test_scoring_later_is_scoring() -> None:
+    encoder = ColourEncoder()
+    model, frames = make(encoder, micro_batch_size=2, cache=False), colours(5)
+    expected = model.score(frames)
+    encoder.batches.clear()
+    later = model.score_later(frames)
+    assert encoder.batches == [2, 2, 1]  # a CPU does it at once
+    frames[:] = 0
+    for _ in range(2):
+        for part, want in zip(later(), expected, strict=True):
+            np.testing.assert_array_equal(part, want)
+    assert encoder.batches == [2, 2, 1]
+    assert len(model.score_later(frames[:0])().rewards) == 0
+
+
+def test_scoring_later_remembers_and_mixes_known_frames_with_new_ones() -> None:
+    encoder = ColourEncoder()
+    model, plain, frames = make(encoder, cache=True), make(cache=False), colours(6)
+    first, second = model.score_later(frames[:4]), model.score_later(frames[2:])
+    encoder.batches.clear()
+    np.testing.assert_array_equal(second().rewards, plain(frames[2:]))  # asked for in the other order
+    np.testing.assert_array_equal(first().rewards, plain(frames[:4]))
+    np.testing.assert_array_equal(model(frames[::-1]), plain(frames[::-1]))
+    assert encoder.batches == []
+
+
 @pytest.mark.parametrize(
     ("frames", "error", "says"),
     [
@@ -183,8 +209,9 @@ def test_frames_are_neither_written_to_nor_kept() -> None:
     ],
 )
 def test_other_frames_are_refused(frames: Any, error: type, says: str) -> None:
-    with pytest.raises(error, match=says):
-        make().score(frames)
+    for score in (make().score, make().score_later):
+        with pytest.raises(error, match=says):
+            score(frames)
 
 
 def test_embeddings_that_are_not_finite_raise_instead_of_scoring() -> None:
@@ -338,13 +365,14 @@ def test_out_of_memory_halves_the_micro_batch_for_good_and_warns_once() -> None:
     with pytest.warns(UserWarning, match="13 frames at once don't fit on cpu") as caught:
         found = model.score(colours(13))
     assert len(caught) == 1
+    assert caught[0].filename == __file__
     assert encoder.batches == [13, 6, 3, 3, 3, 3, 1]
     expected = make().score(colours(13))
     np.testing.assert_array_equal(found.rewards, expected.rewards)
     encoder.batches.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model.score(colours(5))
+        model.score(colours(5, seed=1))
     assert encoder.batches == [3, 2]
 
 
@@ -401,6 +429,7 @@ def test_the_recipe_keeps_auto_and_is_a_copy(checkpoint: Path) -> None:
         "normalize_prompt_mean": False,
         "micro_batch_size": 64,
         "download_root": "/somewhere",
+        "backend": "torch",
     }
     recipe["goal_prompts"].append("another")
     assert model.recipe != recipe

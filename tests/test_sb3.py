@@ -14,6 +14,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecNormalize
 
 from vlmrm_wrap import FixedHorizon, FrameCapture
+from vlmrm_wrap.cache import CacheInfo
 from vlmrm_wrap.sb3 import CLIPRewardLogger, CLIPRewardVecEnv, make_vec_env
 
 
@@ -105,6 +106,20 @@ def test_the_logger_logs_our_return_beside_the_envs(algorithm, tmp_path):
     returns = [4 * 100 * episode + 10 for episode in range(1, 5)]
     assert float(last["rollout/ep_clip_rew_mean"]) == pytest.approx(np.mean(returns))
     assert callback.ep_clip_rew_mean == pytest.approx(np.mean(returns))
+
+
+def test_the_logger_logs_how_many_frames_were_not_encoded(tmp_path):
+    scorer = PaintedReward()
+    scorer.cache_info = CacheInfo(hits=3, misses=8, maxsize=9, currsize=8, skipped=1, stepped_aside=False)
+    for model, logged in ((scorer, {"0.25"}), (PaintedReward(), set())):
+        venv = VecNormalize(CLIPRewardVecEnv(painted(1, (4,)), model))
+        algo = PPO("MlpPolicy", venv, n_steps=8, batch_size=8, device="cpu")
+        algo.set_logger(configure(str(tmp_path), ["csv"]))
+        algo.learn(16, callback=CLIPRewardLogger())
+        algo.logger.close()
+        with open(tmp_path / "progress.csv") as file:
+            rows = list(csv.DictReader(file))
+        assert {row["clip/cache_hit_rate"] for row in rows if "clip/cache_hit_rate" in row} == logged
 
 
 def test_training_sees_our_rewards():

@@ -18,13 +18,22 @@ _HOME = {
     "FixedHorizon": "vlmrm_wrap.wrappers.horizon",
     "FrameCapture": "vlmrm_wrap.frames",
     "FrameScores": "vlmrm_wrap.protocols",
+    "MixEnvReward": "vlmrm_wrap.wrappers.transform",
+    "PerEnvPrompts": "vlmrm_wrap.prompts",
+    "PotentialDifference": "vlmrm_wrap.wrappers.transform",
+    "RenderEvery": "vlmrm_wrap.wrappers.render_every",
     "RewardModel": "vlmrm_wrap.protocols",
+    "ScaledReward": "vlmrm_wrap.options",
+    "SoftmaxReward": "vlmrm_wrap.prompts",
+    "StandardizedReward": "vlmrm_wrap.options",
     "UnknownPromptWarning": "vlmrm_wrap.protocols",
+    "WeightedGoals": "vlmrm_wrap.prompts",
     "available_encoders": "vlmrm_wrap.encoders",
     "goal_baseline_reward": "vlmrm_wrap.reward",
     "load_encoder": "vlmrm_wrap.encoders",
     "make_vec": "vlmrm_wrap.wrappers.vector",
     "reward_from_similarities": "vlmrm_wrap.reward",
+    "transform_reward": "vlmrm_wrap.wrappers.transform",
 }
 
 __all__ = [  # noqa: RUF022 - the order of a first use, not of the alphabet
@@ -42,17 +51,30 @@ __all__ = [  # noqa: RUF022 - the order of a first use, not of the alphabet
     "FrameScores",
     "RewardModel",
     "UnknownPromptWarning",
+    "ScaledReward",
+    "StandardizedReward",
+    "WeightedGoals",
+    "PerEnvPrompts",
+    "SoftmaxReward",
+    "RenderEvery",
+    "transform_reward",
+    "MixEnvReward",
+    "PotentialDifference",
 ]
 
 if TYPE_CHECKING:
     from vlmrm_wrap.encoders import available_encoders, load_encoder
     from vlmrm_wrap.frames import FrameCapture
+    from vlmrm_wrap.options import ScaledReward, StandardizedReward
+    from vlmrm_wrap.prompts import PerEnvPrompts, SoftmaxReward, WeightedGoals
     from vlmrm_wrap.protocols import FrameScores, RewardModel, UnknownPromptWarning
     from vlmrm_wrap.reward import goal_baseline_reward, reward_from_similarities
     from vlmrm_wrap.reward_model import CLIPRewardModel
     from vlmrm_wrap.wrappers.horizon import FixedHorizon
     from vlmrm_wrap.wrappers.mujoco import FastMuJoCoRender
+    from vlmrm_wrap.wrappers.render_every import RenderEvery
     from vlmrm_wrap.wrappers.single import CLIPRewardWrapper
+    from vlmrm_wrap.wrappers.transform import MixEnvReward, PotentialDifference, transform_reward
     from vlmrm_wrap.wrappers.vector import CLIPRewardVectorWrapper, make_vec
 
 

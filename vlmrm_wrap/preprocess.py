@@ -72,7 +72,7 @@ class FramePreprocessor:
     @torch.inference_mode()
     def __call__(self, frames: NDArray[np.uint8] | Tensor) -> Tensor:
         """``frames``, any strides, a numpy array or a tensor on any device, are not written to."""
-        pixels = _as_tensor(check_frames(frames)).to(self.device)
+        pixels = as_tensor(check_frames(frames)).to(self.device)
         images = self.resize(pixels.permute(0, 3, 1, 2))  # a view: NCHW stored channels last
         return torch.addcmul(self._offset, images.to(self.dtype), self._scale)
 
@@ -132,7 +132,7 @@ def _describe(value: Any) -> str:
     return type(value).__name__
 
 
-def _as_tensor(frames: NDArray[np.uint8] | Tensor) -> Tensor:
+def as_tensor(frames: NDArray[np.uint8] | Tensor) -> Tensor:
     """A view of the same memory where torch allows one."""
     if isinstance(frames, Tensor):
         return frames

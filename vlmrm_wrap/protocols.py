@@ -52,6 +52,10 @@ def recipe_of(reward_model: Any) -> dict[str, Any] | None:
 def as_reward_model(reward_model: Any) -> RewardModel:
     """A reward model as it is, or the one that a recipe describes; TypeError for anything else."""
     if isinstance(reward_model, Mapping):
+        if "option" in reward_model:
+            from vlmrm_wrap.options import option_from_recipe
+
+            return option_from_recipe(reward_model)
         from vlmrm_wrap.reward_model import CLIPRewardModel  # torch and the weights, only now
 
         return CLIPRewardModel.from_recipe(dict(reward_model))
@@ -64,12 +68,24 @@ def as_reward_model(reward_model: Any) -> RewardModel:
     return model
 
 
-def score_frames(reward_model: RewardModel, frames: NDArray[np.uint8]) -> FrameScores:
-    """``reward_model.score(frames)``, refused unless it holds one number a frame in each of three arrays.
+def score_frames(
+    reward_model: RewardModel, frames: NDArray[np.uint8], envs: NDArray[np.intp] | None = None
+) -> FrameScores:
+    """``reward_model.score(frames)``, checked by :func:`check_scores`.
+
+    ``envs``: the indices of the sub-envs that the frames are of, None for all in their order; a model that treats
+    sub-envs differently (:class:`~vlmrm_wrap.PerEnvPrompts`) has ``score_envs(frames, envs)`` for that.
+    """
+    score_envs = None if envs is None else getattr(reward_model, "score_envs", None)
+    scores = reward_model.score(frames) if score_envs is None else score_envs(frames, envs)
+    return check_scores(reward_model, scores, len(frames))
+
+
+def check_scores(reward_model: RewardModel, scores: Any, n: int) -> FrameScores:
+    """The ``scores`` that a reward model gave for ``n`` frames, refused unless each array holds one number a frame.
 
     A reward of shape (n, 1), or of one frame for all envs, would otherwise be broadcast in silence.
     """
-    scores = reward_model.score(frames)
     try:
         checked = FrameScores(*(np.asarray(part, dtype=np.float32) for part in scores))
     except (TypeError, ValueError) as error:
@@ -78,9 +94,9 @@ def score_frames(reward_model: RewardModel, frames: NDArray[np.uint8]) -> FrameS
             "FrameScores(rewards, goal_similarity, baseline_similarity), arrays of one number a frame"
         ) from error
     shapes = {part.shape for part in checked}
-    if shapes != {(len(frames),)}:
+    if shapes != {(n,)}:
         raise ValueError(
             f"{type(reward_model).__name__}.score returned arrays of shape {sorted(shapes)} for "
-            f"{len(frames)} frames; required: three of shape ({len(frames)},)"
+            f"{n} frames; required: three of shape ({n},)"
         )
     return checked

@@ -10,24 +10,29 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vlmrm_wrap.cache import CacheInfo, CacheOption, FrameCache, check_cache
+from vlmrm_wrap.cache_files import ScoreFile, model_digest
 from vlmrm_wrap.encoders import check_encoder_name, load_encoder
-from vlmrm_wrap.encoders.protocol import Encoder, resolve_device, resolve_dtype
+from vlmrm_wrap.encoders.protocol import Encoder, check_backend, resolve_device, resolve_dtype
 from vlmrm_wrap.preprocess import FramePreprocessor, check_frames
 from vlmrm_wrap.protocols import FrameScores, UnknownPromptWarning
 from vlmrm_wrap.reward import reward_from_similarities
 from vlmrm_wrap.settings import Settings, check_recipe
+from vlmrm_wrap.streams import FramePipe
 
 __all__ = ["CLIPRewardModel"]
 
 Frames = NDArray[np.uint8]
 Goal = str | Sequence[str] | Frames
+Result = TypeVar("Result")
 
 _MICRO_BATCH = 64  # fills a GPU with ViT-B/32 at 224; a CPU gains nothing beyond 8
 _WARM_UP = (1, 400, 600, 3)  # a frame of the classic-control size
@@ -51,10 +56,13 @@ class CLIPRewardModel:
     Several prompts: the mean of their unit embeddings, as in the paper's code, made a unit vector only
     if ``normalize_prompt_mean``. ``resize_mode``: None for the encoder's own, or "squash", "crop",
     "pad". ``micro_batch_size``: most frames on the device at once; halved for good, with a warning, if
-    they don't fit.
+    they don't fit. ``cache``: whether frames that were scored before are encoded again. "auto" remembers
+    scores (:mod:`vlmrm_wrap.cache`) but steps aside where frames don't repeat, True always looks, False
+    never, and a folder also keeps them on disk, for later models with the same encoder and prompts. The
+    cache knows nothing of weights that are changed in place: cache=False then.
 
     Attributes: ``encoder``, ``alpha``, ``constants`` (|g|, |b|, g.b as floats: with the similarities they
-    give R for any alpha), ``recipe``. ValueError or TypeError for what can't be meant.
+    give R for any alpha), ``recipe``, ``cache_info``. ValueError or TypeError for what can't be meant.
     """
 
     def __init__(
@@ -67,7 +75,9 @@ class CLIPRewardModel:
         resize_mode: str | None = None,
         normalize_prompt_mean: bool = False,
         micro_batch_size: int = _MICRO_BATCH,
+        cache: CacheOption = "auto",
     ) -> None:
+        check_cache(cache)
         settings = Settings.checked(
             goal_prompts,
             baseline_prompts,
@@ -78,6 +88,7 @@ class CLIPRewardModel:
         )
         self.encoder, self.alpha = encoder, settings.alpha
         self._settings, self._micro_batch = settings, settings.micro_batch_size
+        self._pipe: FramePipe | None = None
         device = torch.device(getattr(encoder, "device", "cpu"))
         self._preprocess = FramePreprocessor(
             encoder.image_size,
@@ -93,12 +104,18 @@ class CLIPRewardModel:
             "baseline_norm": float(baseline.norm()),
             "goal_dot_baseline": float(goal @ baseline),
         }
+        self._prompts = torch.stack([goal, baseline], dim=1).numpy()  # (D, 2), float64
         # float64 where there is any: the products are exact to the last digit of the embeddings, and
         # no setting of TF32 reaches them
         precise = torch.float32 if device.type == "mps" else torch.float64
-        self._directions = torch.stack([goal, baseline], dim=1).to(precise).to(device)  # (D, 2)
+        directions = torch.stack([goal, baseline], dim=1).to(precise).to(device)  # (D, 2)
+        self._similarities = partial(_similarities, encoder, self._preprocess, directions)
+        if device.type == "cuda":
+            self._pipe = FramePipe(self._similarities, device)
         # so that goal == baseline shows now, and the first step of an episode is no slower than others
+        self._cache: FrameCache | None = None
         self.score(np.zeros(_WARM_UP, np.uint8))
+        self._cache = self._make_cache(cache)
 
     @classmethod
     def from_pretrained(
@@ -114,6 +131,8 @@ class CLIPRewardModel:
         normalize_prompt_mean: bool = False,
         micro_batch_size: int = _MICRO_BATCH,
         download_root: str | os.PathLike[str] | None = None,
+        backend: str = "torch",
+        cache: CacheOption = "auto",
     ) -> "CLIPRewardModel":
         """A model on the encoder of that name or path (see :func:`vlmrm_wrap.load_encoder`).
 
@@ -128,9 +147,11 @@ class CLIPRewardModel:
             "micro_batch_size": micro_batch_size,
         }
         Settings.checked(**settings)
+        check_cache(cache)
         check_encoder_name(encoder)
-        resolve_dtype(dtype, resolve_device(device))
-        return cls(load_encoder(encoder, device, dtype, download_root), **settings)
+        found = resolve_device(device)
+        check_backend(backend, found, resolve_dtype(dtype, found))
+        return cls(load_encoder(encoder, device, dtype, download_root, backend), **settings, cache=cache)
 
     @classmethod
     def from_recipe(cls, recipe: Mapping[str, Any]) -> "CLIPRewardModel":
@@ -139,9 +160,17 @@ class CLIPRewardModel:
 
     @property
     def recipe(self) -> dict[str, Any] | None:
-        """A JSON-able dict for :meth:`from_recipe`; None if the encoder was not loaded by name or path."""
+        """A JSON-able dict for :meth:`from_recipe`; None if the encoder was not loaded by name or path.
+
+        The cache stays behind: what the recipe rebuilds has one of its own, ``cache="auto"``.
+        """
         source = getattr(self.encoder, "loaded_from", None)
         return None if source is None else {**source, **self._settings.as_json()}
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Most frames on the device at once: as asked for, or as halved since."""
+        return self._micro_batch
 
     def __reduce__(self) -> tuple[Any, ...]:
         recipe = self.recipe
@@ -171,38 +200,78 @@ class CLIPRewardModel:
         ``frames`` are neither kept nor written to; n may be 0. TypeError or ValueError, with the
         mend, for frames of another kind; ValueError if the encoder gives numbers that are not finite.
         """
+        return self.score_later(frames)()
+
+    def score_later(self, frames: Frames) -> Callable[[], FrameScores]:
+        """Starts :meth:`score` and returns what waits for its result; ``frames`` may be overwritten at once.
+
+        On a GPU the frames are copied and their scoring queued, and nothing here waits for the GPU (but for
+        the copy of the batch before the last). Elsewhere the frames are encoded before this returns.
+        """
         if not isinstance(frames, np.ndarray):
             raise TypeError(f"frames must be a numpy array, got {type(frames).__name__}")
-        directions = self._directions
-        products = self._map(check_frames(frames), lambda unit: unit.to(directions.dtype) @ directions)
-        goal, baseline = np.ascontiguousarray(products.float().cpu().numpy().T)
-        if not np.isfinite(goal).all():
-            raise ValueError(
-                f"{self.encoder!r} gave embeddings that are not finite; if its dtype is float16, "
-                "'bfloat16' and 'float32' have more range"
-            )
-        scores = FrameScores(goal, goal, baseline)
-        return scores._replace(rewards=self.rewards_at(self.alpha, scores))
+        similarities = self._remembered(check_frames(frames))
+
+        def scores() -> FrameScores:
+            goal, baseline = np.ascontiguousarray(similarities().T)
+            found = FrameScores(goal, goal, baseline)
+            return found._replace(rewards=self.rewards_at(self.alpha, found))
+
+        return scores
+
+    def _remembered(self, frames: Frames) -> Callable[[], NDArray[np.float32]]:
+        """:meth:`_encode` of the frames that the cache doesn't know, and what it remembers of the others."""
+        cache = self._cache
+        if cache is None:
+            return self._encode(frames)
+        lookup = cache.look_up(frames)
+        whole = len(lookup.missing) == len(frames)  # then nothing is copied
+        similarities = self._encode(frames if whole else frames[lookup.missing])
+        return lambda: cache.complete(lookup, similarities())
+
+    def _encode(self, frames: Frames) -> Callable[[], NDArray[np.float32]]:
+        """Under way: what waits for s.g and s.b, float32 ``(n, 2)``; that raises ValueError if they are not finite."""
+        start = self._at_once if self._pipe is None else self._pipe.submit
+        parts = self._in_micro_batches(frames, lambda batch: start(batch, self._micro_batch))
+
+        def similarities() -> NDArray[np.float32]:
+            products = np.concatenate([np.empty((0, 2), np.float32), *(part() for part in parts)])
+            if not np.isfinite(products).all():
+                raise ValueError(
+                    f"{self.encoder!r} gave embeddings that are not finite; if its dtype is float16, "
+                    "'bfloat16' and 'float32' have more range"
+                )
+            return products
+
+        return similarities
+
+    def _at_once(self, frames: Frames, limit: int) -> Callable[[], NDArray[np.float32]]:
+        """:meth:`FramePipe.submit` where there is nothing to wait for."""
+        products = self._similarities(frames).cpu().numpy()
+        return lambda: products
 
     def embed(self, frames: Frames) -> NDArray[np.float32]:
-        """The unit embeddings of frames as :meth:`score` takes them, ``(n, embed_dim)``; encodes each once."""
-        unit: NDArray[np.float32] = self._map(check_frames(frames), lambda unit: unit).float().cpu().numpy()
-        return unit
+        """uint8 RGB frames ``(n, height, width, 3)`` -> their unit embeddings, float32 ``(n, embed_dim)``.
+
+        They are all that any reward needs to know of a frame: see :meth:`score_embeddings`. Errors as of :meth:`score`.
+        """
+        parts = self._in_micro_batches(check_frames(frames), partial(_embed, self.encoder, self._preprocess))
+        empty = np.empty((0, self.encoder.embed_dim), np.float32)
+        return np.concatenate([empty, *(part.float().cpu().numpy() for part in parts)])
 
     def score_embeddings(self, embeddings: NDArray[np.float32]) -> FrameScores:
-        """What :meth:`score` says of the frames that :meth:`embed` gave this for; encodes nothing.
-
-        ``embeddings``: float32 ``(n, embed_dim)``, of any model with this encoder and resize mode. ValueError for
-        another shape.
-        """
-        unit, directions = np.asarray(embeddings), self._directions.cpu().double().numpy()
-        if unit.ndim != 2 or unit.shape[1] != len(directions):
-            raise ValueError(
-                f"embeddings must have shape (n, {len(directions)}), those of {self.encoder!r}, got {unit.shape}"
-            )
-        goal, baseline = np.ascontiguousarray((unit.astype(np.float64) @ directions).astype(np.float32).T)
+        """What :meth:`score` gives for the frames of these embeddings ``(n, embed_dim)``; encodes nothing."""
+        products = np.asarray(embeddings, np.float64) @ self._prompts
+        goal, baseline = np.ascontiguousarray(products.astype(np.float32).T)
         scores = FrameScores(goal, goal, baseline)
         return scores._replace(rewards=self.rewards_at(self.alpha, scores))
+
+    def with_settings(self, **changes: Any) -> "CLIPRewardModel":
+        """A model on the same encoder, with other ``goal_prompts``, ``baseline_prompts``, ``alpha``, ...
+
+        >>> other = model.with_settings(goal_prompts="pole hanging down")
+        """
+        return type(self)(self.encoder, **{**vars(self._settings), **changes})
 
     def preview(self, frames: Frames) -> NDArray[np.uint8]:
         """What the encoder is shown of each frame, before normalisation: uint8 ``(n, image_size, image_size, 3)``."""
@@ -224,27 +293,48 @@ class CLIPRewardModel:
         )
         return rewards.astype(np.float32)
 
-    def _map(self, frames: Frames, finish: Callable[[Tensor], Tensor]) -> Tensor:
-        """``finish(embeddings)`` of each micro-batch, joined on the device; no waiting in between."""
-        results: list[Tensor] = []
+    @property
+    def cache_info(self) -> CacheInfo | None:
+        """Hits and misses so far, as of ``functools.lru_cache``, and more; None with ``cache=False``."""
+        return None if self._cache is None else self._cache.info
+
+    def save_cache(self) -> None:
+        """Write the scores to ``cache``'s folder now; otherwise it happens when the model or the process ends.
+
+        OSError if that fails, ValueError if ``cache`` is no folder.
+        """
+        if self._cache is None:
+            raise ValueError("there is no cache to save: cache is False; a folder keeps scores on disk")
+        self._cache.save()
+
+    def _make_cache(self, cache: CacheOption) -> FrameCache | None:
+        if isinstance(cache, bool | np.bool_) or cache == "auto":
+            return FrameCache(steps_aside=cache == "auto") if cache else None
+        settings = self._settings.as_json()
+        about = {name: settings[name] for name in ("goal_prompts", "baseline_prompts", "normalize_prompt_mean")}
+        digest = model_digest(self.encoder, {**about, "resize_mode": self._preprocess.resize_mode})
+        return FrameCache(steps_aside=False, file=ScoreFile(cache, digest))
+
+    def _in_micro_batches(self, frames: Frames, run: Callable[[Frames], Result]) -> list[Result]:
+        """``run`` of each micro-batch, smaller ones if they don't fit."""
+        results: list[Result] = []
         start = 0
-        with torch.inference_mode():
-            while start < len(frames) or not results:
-                batch = frames[start : start + self._micro_batch]
-                try:
-                    results.append(finish(self.encoder.encode_image(self._preprocess(batch))))
-                except torch.OutOfMemoryError as error:
-                    if len(batch) <= 1:
-                        raise torch.OutOfMemoryError(
-                            f"not even one frame fits on {self._preprocess.device} beside "
-                            f"{self.encoder!r}: free its memory, or choose a smaller encoder or dtype"
-                        ) from error
-                else:
-                    start += len(batch)
-                    continue
-                # out of the except clause, whose traceback would keep the batch's tensors alive
-                self._halve(len(batch))
-            return torch.cat(results)
+        while start < len(frames):
+            batch = frames[start : start + self._micro_batch]
+            try:
+                results.append(run(batch))
+            except torch.OutOfMemoryError as error:
+                if len(batch) <= 1:
+                    raise torch.OutOfMemoryError(
+                        f"not even one frame fits on {self._preprocess.device} beside "
+                        f"{self.encoder!r}: free its memory, or choose a smaller encoder or dtype"
+                    ) from error
+            else:
+                start += len(batch)
+                continue
+            # out of the except clause, whose traceback would keep the batch's tensors alive
+            self._halve(len(batch))
+        return results
 
     def _halve(self, failed: int) -> None:
         if self._micro_batch == self._settings.micro_batch_size:  # the first time
@@ -252,9 +342,11 @@ class CLIPRewardModel:
                 f"{failed} frames at once don't fit on {self._preprocess.device}; going on with half, "
                 "and half again if need be. A smaller micro_batch_size avoids this.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=_levels_to_the_caller(),
             )
         self._micro_batch = failed // 2
+        if self._pipe is not None:
+            self._pipe.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -262,9 +354,11 @@ class CLIPRewardModel:
         """g and b, float64 ``(D,)`` on the CPU; b is 0 without a baseline."""
         goal, baseline = self._settings.goal_prompts, self._settings.baseline_prompts
         self._warn_of_unknown_words()
-        goals = (
-            self._map(goal, lambda unit: unit) if isinstance(goal, np.ndarray) else self.encoder.encode_text(list(goal))
-        )
+        if isinstance(goal, np.ndarray):
+            embed = partial(_embed, self.encoder, self._preprocess)
+            goals = torch.cat(self._in_micro_batches(goal, embed))
+        else:
+            goals = self.encoder.encode_text(list(goal))
         mean_goal = self._mean(goals)
         if baseline is None:
             return mean_goal, torch.zeros_like(mean_goal)
@@ -287,6 +381,19 @@ class CLIPRewardModel:
                 UnknownPromptWarning,
                 stacklevel=_levels_to_the_caller(),
             )
+
+
+@torch.inference_mode()
+def _embed(encoder: Encoder, preprocess: FramePreprocessor, frames: Frames | Tensor) -> Tensor:
+    return encoder.encode_image(preprocess(frames))
+
+
+@torch.inference_mode()
+def _similarities(
+    encoder: Encoder, preprocess: FramePreprocessor, directions: Tensor, frames: Frames | Tensor
+) -> Tensor:
+    """s.g and s.b of each frame, float32 ``(n, 2)`` on the device."""
+    return (_embed(encoder, preprocess, frames).to(directions.dtype) @ directions).float()
 
 
 def _levels_to_the_caller() -> int:

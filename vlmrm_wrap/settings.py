@@ -22,7 +22,7 @@ __all__ = ["Settings", "check_recipe"]
 Frames = NDArray[np.uint8]
 
 _PNG = "frames_png_base64"
-_LOADING = ("encoder", "device", "dtype", "download_root")  # load_encoder's arguments
+_LOADING = ("encoder", "device", "dtype", "download_root", "backend")  # load_encoder's arguments
 
 
 @dataclass(frozen=True)

@@ -1,259 +1,181 @@
-"""Measure the embedded CLIP on fresh frames and print its tables as Markdown.
+"""Measure the embedded CLIP on states and wordings it was never trained on; generate its model card's tables.
 
-    python experiments/embedded_clip/evaluate.py                # the shipped model, about 1 minute
-    python experiments/embedded_clip/evaluate.py --write-card   # and put the tables into its card
+    python experiments/embedded_clip/evaluate.py                               # the shipped model
+    python experiments/embedded_clip/evaluate.py runs/clip-seed1.safetensors   # and others, trained with other seeds
+    python experiments/embedded_clip/evaluate.py ... --write-card --sheet docs/embedded_clip.png
 
-States are drawn from the distribution of the training states with another seed, so no frame was
-trained on. Rewards use the preset prompts, which no training caption repeats. Spearman is the rank
-correlation of the reward with the quantity that the prompt speaks of: 1 is the same order.
+With several models a cell is the mean over them ± half the distance between the extremes.
+
+States are drawn from the distribution of the training states with another seed. Wordings are the held-out fifth and
+the preset prompts. Spearman's rank correlation, where the truth has ties (a cell of a grid, a cart in or out of the
+picture), is divided by the most that a tie-free reward can reach.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from captions import PRESETS, log_likelihood, write_captions
-from numpy.typing import NDArray
-from torch import Tensor
-from worlds import FAMILIES, VALLEY_X, WORLDS, World, draw, tip_height, wrap_angle
+from measures import (
+    ALPHAS,
+    VIEWS,
+    Known,
+    Sample,
+    Table,
+    calibration_table,
+    decile_table,
+    denial_table,
+    embed,
+    encoding_cost,
+    held_out,
+    name_of,
+    picture_table,
+    preset_table,
+    retrieval_table,
+    scale_of,
+    side_table,
+    speaking,
+    weak_wordings,
+    wording_table,
+)
+from pictures import draw
+from worlds import WORLDS
 
-from vlmrm_wrap import goal_baseline_reward
-from vlmrm_wrap.encoders.embedded import EmbeddedCLIPEncoder, load_embedded
-from vlmrm_wrap.preprocess import FramePreprocessor
-
-Array = NDArray[Any]
+from vlmrm_wrap.encoders.embedded import load_embedded
 
 ASSETS = Path(__file__).parents[2] / "vlmrm_wrap/encoders/assets"
-ALPHAS = (0.0, 0.5, 1.0)
-EVALUATION_SEED = 10_000  # far from the seeds of training runs
-MAX_SPECIFIC_OFFSET = -1.0  # captions below it only name a world; they have no truest frame
-
-
-class Truth(NamedTuple):
-    """What a world's preset prompt speaks of, and where its reward is tabled."""
-
-    name: str
-    value: Callable[[Array], Array]  # states -> the quantity the reward should grow with
-    ranges: tuple[tuple[str, float, float], ...]  # (label, from, below) for Spearman
-    bins: tuple[float, ...]
-
-
-def _pole_angle(states: Array) -> Array:
-    degrees: Array = -np.abs(np.rad2deg(wrap_angle(states[:, 1])))
-    return degrees
-
-
-def _pendulum_angle(states: Array) -> Array:
-    degrees: Array = -np.abs(np.rad2deg(wrap_angle(states[:, 0])))
-    return degrees
-
-
-def _car_x(states: Array) -> Array:
-    return states[:, 0]
-
-
-TRUTHS = {
-    "cartpole": Truth(
-        "-abs(angle), degrees", _pole_angle,
-        (("all", -181, 1), ("within 15", -15, 1), ("within 5", -5, 1), ("beyond 90", -181, -90)),
-        (-181, -150, -120, -90, -60, -45, -30, -20, -15, -12, -10, -8, -6, -4, -3, -2, -1, 0.1),
-    ),
-    "mountain_car": Truth(
-        "car x", _car_x,
-        (("valley to 0.5", float(VALLEY_X), 0.5), ("all", -1.3, 0.7)),
-        (-1.2, -1, -0.8, -0.6, -0.4, -0.2, 0, 0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.61),
-    ),
-    "pendulum": Truth(
-        "-abs(angle), degrees", _pendulum_angle,
-        (("all", -181, 1), ("within 30", -30, 1), ("beyond 90", -181, -90)),
-        (-181, -150, -120, -90, -60, -40, -20, -10, -5, 0.1),
-    ),
-    "acrobot": Truth(
-        "tip height, links", tip_height,
-        (("all", -2.1, 2.1), ("above the line", 1, 2.1)),
-        (-2.01, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2.01),
-    ),
-}  # fmt: skip
-
-# Wordings outside the grammar, made of words it teaches; each with what it should follow.
-OTHER_PROMPTS: tuple[tuple[str, str, Callable[[Array], Array]], ...] = (
-    ("cartpole", "the stick is standing perfectly upright on its cart", _pole_angle),
-    ("cartpole", "keep it balanced: the pole straight up", _pole_angle),
-    ("cartpole", "a pole lying flat", lambda s: -np.abs(np.abs(_pole_angle(s)) - 85)),
-    ("cartpole", "the cart at the far left of the screen", lambda s: -s[:, 0]),
-    ("cartpole", "a cart on the right of the track", lambda s: -np.abs(s[:, 0] - 1.6)),
-    ("mountain_car", "the car reached the goal on top of the mountain", _car_x),
-    ("mountain_car", "the car down in the valley", lambda s: -np.abs(_car_x(s) - VALLEY_X)),
-    ("pendulum", "the red rod is balanced upright", _pendulum_angle),
-    ("pendulum", "the red pendulum hanging straight down at the bottom", lambda s: -_pendulum_angle(s)),
-    ("acrobot", "the tip of the robot arm is high above the line", tip_height),
-    ("acrobot", "both links of the arm hanging down", lambda s: -tip_height(s)),
-)  # fmt: skip
-
-
-class Sample(NamedTuple):
-    """Held-out frames of one world."""
-
-    world: World
-    states: Array
-    embeddings: Tensor  # unit, (n, D)
 
 
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(1)
-    encoder = load_embedded("cpu", "float32", path=args.model)
-    rng = np.random.default_rng(EVALUATION_SEED)
-    samples = [held_out(encoder, world, args.frames, rng) for world in WORLDS]
-    report = "\n\n".join([
-        "Spearman correlation with the preset prompts:\n\n" + spearman_table(encoder, samples),
-        "Mean reward (± standard deviation) by state, preset prompts:\n\n"
-        + "\n\n".join(curve_table(encoder, sample) for sample in samples),
-        "Other wordings, cosine only (alpha 0):\n\n" + wording_table(encoder, samples),
-        "Retrieval, all worlds together:\n\n" + retrieval_table(encoder, samples),
-        f"Encoding cost, batch of 8, one thread: {encoding_cost(encoder):.2f} CPU-ms a frame.",
-    ])  # fmt: skip
+    samples = [held_out(world, args.frames) for world in WORLDS]
+    models = [embed(load_embedded("cpu", "float32", path=path), samples) for path in [None, *args.models]]
+    report = "\n\n".join(sections(models, samples))
     print(report)
     if args.write_card:
         write_section(ASSETS / "MODEL_CARD.md", "evaluation", report)
+    if args.sheet:
+        draw_sheet(models[0], samples, args.sheet)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--model", type=Path, default=None, help="another file than the shipped one")
-    parser.add_argument("--frames", type=int, default=2000, help="frames per env")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("models", type=Path, nargs="*", help="further models, of other training seeds")
+    parser.add_argument("--frames", type=int, default=1500, help="frames per env")
     parser.add_argument("--write-card", action="store_true", help="put the tables into MODEL_CARD.md")
+    parser.add_argument("--sheet", type=Path, help="draw example frames with their best and worst captions")
     return parser.parse_args()
 
 
-def held_out(encoder: EmbeddedCLIPEncoder, world: World, n: int, rng: np.random.Generator) -> Sample:
-    states = world.sample(rng, n)
-    if world.family == "cartpole":
-        states = states[np.abs(states[:, 0]) < 2.4]  # where the whole cart is in the picture
-    prepare = FramePreprocessor(
-        encoder.image_size,
-        encoder.mean,
-        encoder.std,
-        interpolation=encoder.interpolation,
-        resize_mode=encoder.resize_mode,
+def sections(models: list[Known], samples: list[Sample]) -> Iterator[str]:
+    def over_models(measure: Callable[[Known, list[Sample]], Table], *header: str) -> str:
+        return merged([measure(model, samples) for model in models], header)
+
+    alphas = [f"alpha {alpha:g}" for alpha in ALPHAS]
+    yield f"Models: {len(models)} (training seeds {', '.join(model.encoder.metadata['seed'] for model in models)})."
+    yield "Spearman correlation of the reward with the preset prompts:\n\n" + over_models(
+        preset_table, "env", "with", "frames", "number", *alphas
     )
-    embeddings = [encoder.encode_image(prepare(np.stack(frames))) for frames in batched(draw(world, states), 32)]
-    return Sample(world, states, torch.cat(embeddings))
+    yield "Mean reward at alpha 0.5 with the preset prompts, by tenths of the states, worst to best:\n\n" + over_models(
+        decile_table, "env", *(f"{tenth}" for tenth in range(1, 11))
+    )
+    yield (
+        "Held-out wordings as goals, held-out names as baselines: Spearman correlation of the reward with the truth of "
+        "the wording.\n\n" + over_models(wording_table, "env", "wordings", *alphas, "worst at 0.5", "below 0.5")
+    )
+    yield "Wordings below 0.5 at alpha 0.5, first model:\n\n" + weak_wordings(models[0], samples)
+    yield (
+        "Contradictions, held-out wordings on both sides: the share of frames on which the truer of the two has the "
+        "higher cosine.\n\n" + over_models(denial_table, "env", "region", "against", "right")
+    )
+    yield (
+        "Left against right: the share of frames on which a held-out wording and its mirror image are told apart.\n\n"
+        + over_models(side_table, "env", "wordings", "right")
+    )
+    yield (
+        "Retrieval, all worlds and all held-out wordings together. Loss: how much less likely the choice is than the "
+        "best there is, in log units.\n\n"
+        + over_models(
+            retrieval_table, "env", "right world", "caption: loss <= 0.5", "<= 1", "frame: loss <= 0.5", "<= 1"
+        )
+    )
+    yield "Other pictures: Spearman correlation with the preset prompts at alpha 0.5.\n\n" + over_models(
+        picture_table, "env", "as drawn", *VIEWS, "noise of 10 levels", "20 % darker"
+    )
+    yield (
+        "Calibration: the model's probability that a caption is the truest of eight held-out ones (the softmax of its "
+        "scaled cosines), against how often it is.\n\n"
+        + over_models(calibration_table, "probability", "choices", "mean probability", "right")
+    )
+    yield f"Encoding cost, batch of 8, one thread: {encoding_cost(models[0].encoder):.2f} CPU-ms a frame."
 
 
-def batched(items: Iterable[Array], size: int) -> Iterator[list[Array]]:
-    """Lists of `size` items, the last one shorter (itertools has it from Python 3.12 on)."""
-    rest = iter(items)
-    while batch := list(islice(rest, size)):
-        yield batch
+# --- Markdown and the sheet ----------------------------------------------------------------------------------
 
 
-def rewards(encoder: EmbeddedCLIPEncoder, sample: Sample, alpha: float) -> Array:
-    goal, baseline = encoder.encode_text(list(PRESETS[sample.world.family]))
-    reward: Array = goal_baseline_reward(sample.embeddings, goal, baseline, alpha).numpy()
-    return reward
+def merged(tables: list[Table], header: tuple[str, ...]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
+    for row in tables[0]:
+        columns = np.array([table[row] for table in tables])
+        middle, spread = columns.mean(0), np.ptp(columns, axis=0) / 2
+        cells = [cell(value, half, len(tables)) for value, half in zip(middle, spread, strict=True)]
+        lines.append("| " + " | ".join([*row, *cells]) + " |")
+    return "\n".join(lines)
 
 
-def spearman_table(encoder: EmbeddedCLIPEncoder, samples: list[Sample]) -> str:
-    lines = []
-    for sample in samples:
-        truth = TRUTHS[sample.world.family]
-        value = truth.value(sample.states)
-        by_alpha = [rewards(encoder, sample, alpha) for alpha in ALPHAS]
-        for label, low, high in truth.ranges:
-            chosen = (value >= low) & (value < high)
-            cells = [f"{spearman(reward[chosen], value[chosen]):.3f}" for reward in by_alpha]
-            lines.append([sample.world.env_id, truth.name, label, str(chosen.sum()), *cells])
-    return table(["env", "reward against", "range", "frames", *map("alpha {}".format, ALPHAS)], lines)
+def cell(value: float, half: float, models: int) -> str:
+    if np.isnan(value):
+        return "-"
+    if abs(value) >= 2:  # a count
+        return f"{value:.0f}"
+    return f"{value:.3f} ± {half:.3f}" if models > 1 else f"{value:.3f}"
 
 
-def curve_table(encoder: EmbeddedCLIPEncoder, sample: Sample) -> str:
-    truth = TRUTHS[sample.world.family]
-    value = truth.value(sample.states)
-    by_alpha = [rewards(encoder, sample, alpha) for alpha in ALPHAS]
-    lines = []
-    for low, high in zip(truth.bins[:-1], truth.bins[1:], strict=True):
-        chosen = (value >= low) & (value < high)
-        if not chosen.any():  # few frames were asked for
-            continue
-        cells = [f"{reward[chosen].mean():.3f} ± {reward[chosen].std():.3f}" for reward in by_alpha]
-        lines.append([f"{low:g} to {high:g}", *cells])
-    header = [f"{sample.world.env_id}: {truth.name}", *map("alpha {}".format, ALPHAS)]
-    return table(header, lines)
-
-
-def wording_table(encoder: EmbeddedCLIPEncoder, samples: list[Sample]) -> str:
-    lines = []
-    for family, prompt, value in OTHER_PROMPTS:
-        sample = next(sample for sample in samples if sample.world.family == family)
-        cosine = sample.embeddings @ encoder.encode_text([prompt])[0]
-        unknown = ", ".join(encoder.unknown_words(prompt)) or "none"
-        rank = spearman(cosine.numpy(), value(sample.states))
-        lines.append([sample.world.env_id, prompt, unknown, f"{rank:.3f}"])
-    return table(["env", "prompt", "unknown words", "Spearman"], lines)
-
-
-def retrieval_table(encoder: EmbeddedCLIPEncoder, samples: list[Sample]) -> str:
-    """200 frames of each env against 400 captions. A choice's loss: how much less likely the chosen
-    partner is than the best one, as log-likelihood from the simulator's state."""
-    frames = torch.cat([sample.embeddings[:200] for sample in samples])
-    attributes = np.concatenate([s.world.attributes(s.states[:200]) for s in samples])
-    counts = [len(s.states[:200]) for s in samples]
-    family = np.repeat([FAMILIES.index(s.world.family) for s in samples], counts)
-    lines = []
-    for seen, held_out_captions in (("of the kind trained on", False), ("held out", True)):
-        rng = np.random.default_rng(EVALUATION_SEED)
-        captions = write_captions(rng, 400, held_out=held_out_captions)
-        specific = captions.offsets > MAX_SPECIFIC_OFFSET
-        cosine = (frames @ encoder.encode_text(captions.texts).T).numpy()[:, specific]
-        likelihood = log_likelihood(attributes, family, captions)[:, specific]
-        caption_of = cosine.argmax(axis=1)
-        right_world = (captions.family[specific][caption_of] == family).mean()
-        lost = likelihood.max(1) - likelihood[np.arange(len(cosine)), caption_of]
-        frame_lost = likelihood.max(0) - likelihood[cosine.argmax(0), np.arange(cosine.shape[1])]
-        shares = [(loss <= limit).mean() for loss in (lost, frame_lost) for limit in (0.5, 1)]
-        lines.append([seen, *(f"{share:.3f}" for share in (right_world, *shares))])
-    best = [f"best {what}: loss <= {n}" for what in ("caption", "frame") for n in (0.5, 1)]
-    return table(["captions", "right world", *best], lines)
-
-
-def encoding_cost(encoder: EmbeddedCLIPEncoder) -> float:
-    """CPU milliseconds a frame at batch 8: the median of 50 calls after 10 for warming up."""
-    images = torch.randn(8, 3, encoder.image_size, encoder.image_size)
-    times = []
-    for _ in range(60):
-        start = time.process_time()
-        encoder.encode_image(images)
-        times.append(time.process_time() - start)
-    return float(np.median(times[10:])) / 8 * 1e3
-
-
-def spearman(first: Array, second: Array) -> float:
-    """Pearson's correlation of the ranks (without ties, which these values hardly have)."""
-    ranks = [np.argsort(np.argsort(values)) for values in (first, second)]
-    return float(np.corrcoef(*ranks)[0, 1])
-
-
-def table(header: list[str], lines: list[list[str]]) -> str:
-    rows = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def write_section(card: Path, name: str, text: str) -> None:
-    """Replaces what stands between `<!-- name -->` and `<!-- /name -->`."""
-    pattern = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    old = card.read_text()
+def write_section(path: Path, name: str, text: str) -> None:
+    """Replaces what stands between <!-- name --> and <!-- /name -->."""
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    old = path.read_text()
     if not pattern.search(old):
-        raise ValueError(f"{card} has no section {name!r}")
-    card.write_text(pattern.sub(lambda match: match[1] + text + "\n" + match[2], old))
+        raise ValueError(f"{path} has no section <!-- {name} --> ... <!-- /{name} -->")
+    path.write_text(pattern.sub(lambda match: f"{match[1]}{text}\n{match[2]}", old))
+
+
+def draw_sheet(model: Known, samples: list[Sample], path: Path) -> None:
+    """Four frames of each world with the held-out captions of its family that fit best and worst."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    columns, scale = 4, scale_of(model.encoder)
+    figure, axes = plt.subplots(len(samples), columns, figsize=(13, 2.75 * len(samples)), layout="constrained")
+    for line, sample in zip(axes, samples, strict=True):
+        goals = speaking(sample.world.family)
+        texts = torch.stack([model.texts[goal.text] for goal in goals])
+        rows = np.linspace(0, len(sample.states) - 1, columns).astype(int)
+        for axis, row, frame in zip(line, rows, draw(sample.world, sample.states[rows]), strict=True):
+            cosine = (model.images[name_of(sample)][row] @ texts.T).numpy()
+            order = cosine.argsort()
+            axis.imshow(frame, aspect="auto")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            best = [f"+{cosine[i]:.2f} {goals[i].text}" for i in order[::-1][:2]]
+            worst = [f"{cosine[i]:+.2f} {goals[i].text}" for i in order[:1]]
+            axis.set_xlabel("\n".join(shortened(text) for text in best + worst), fontsize=7, loc="left")
+        line[0].set_ylabel(name_of(sample), fontsize=8)
+    figure.suptitle(f"cosines of held-out captions: the two best and the worst (logit scale {scale:.1f})", fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=60)
+    plt.close(figure)
+
+
+def shortened(text: str, length: int = 68) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The network in training: OpenAI's CLIP, very small, with only the tokens of the grammar.
+"""The network in training: OpenAI's CLIP, very small, with only the tokens of our sentences.
 
 The sizes are chosen for one CPU core: 64 x 64 images in 16 patches, width 128, 4 vision layers and
 2 text layers. Everything is `clip.model.CLIP` itself, so the weights load into OpenAI's own
@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from captions import PRESETS, taught_words
+from captions import PRESETS, all_texts, taught_words
+from pictures import IMAGE_SIZE, INTERPOLATION, RESIZE_MODE
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
-from worlds import IMAGE_SIZE, INTERPOLATION, RESIZE_MODE, WORLDS
+from worlds import WORLDS
 
 from vlmrm_wrap.encoders.openai_clip import OPENAI_MEAN, OPENAI_STD, import_clip
 
@@ -26,26 +27,27 @@ import_clip()
 from clip.model import CLIP  # noqa: E402  (import_clip silences the import's own warning)
 from clip.simple_tokenizer import SimpleTokenizer  # noqa: E402
 
-CONTEXT_LENGTH = 77
+CONTEXT_LENGTH, EMBED_DIM = 77, 128
 FORMAT_VERSION = "1"
 MAX_LOGIT_SCALE = 30.0
 
 
 class Vocabulary:
-    """Rows of the compact embedding table: 0 is every unknown token, 1.. the tokens of the grammar.
+    """Rows of the compact embedding table: 0 is every unknown token, 1.. the tokens of our sentences.
 
     Rows follow token ids upwards, so the end-of-text token (the highest id) keeps the highest row,
     by which CLIP finds it.
     """
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self) -> None:
         self._tokenizer = SimpleTokenizer()
         encoder = self._tokenizer.encoder
         self._start, self._end = encoder["<|startoftext|>"], encoder["<|endoftext|>"]
-        ids = {token for text in set(texts) for token in self._tokenizer.encode(text)}
+        ids = {token for text in set(all_texts()) for token in self._tokenizer.encode(text)}
         self.token_ids = sorted(ids | {self._start, self._end})
         self._row = {token: row for row, token in enumerate(self.token_ids, start=1)}
         self._cache: dict[str, list[int]] = {}
+        self.longest = 0  # tokens in the longest text that was encoded
 
     def __len__(self) -> int:
         return len(self.token_ids) + 1
@@ -53,6 +55,7 @@ class Vocabulary:
     def encode(self, texts: Sequence[str]) -> Tensor:
         """int64 (n, longest), start and end included, padded with 0 after the end."""
         rows = [torch.tensor(self._rows(text)) for text in texts]
+        self.longest = max(self.longest, *map(len, rows))
         return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
     def drop(self, tokens: Tensor, rate: float, generator: torch.Generator) -> Tensor:
@@ -64,6 +67,8 @@ class Vocabulary:
     def _rows(self, text: str) -> list[int]:
         if text not in self._cache:
             tokens = [self._start, *self._tokenizer.encode(text), self._end]
+            if len(self._cache) > 100_000:  # slots and numbers make endless texts
+                self._cache.clear()
             self._cache[text] = [self._row.get(token, 0) for token in tokens]
         return self._cache[text]
 
@@ -73,7 +78,7 @@ class TinyCLIP(CLIP):  # type: ignore[misc]
 
     def __init__(self, vocabulary_size: int) -> None:
         super().__init__(
-            embed_dim=128,
+            embed_dim=EMBED_DIM,
             image_resolution=IMAGE_SIZE,
             vision_layers=4,
             vision_width=128,
@@ -108,12 +113,14 @@ class TinyCLIP(CLIP):  # type: ignore[misc]
 
     @torch.no_grad()
     def centre_on(self, images: Tensor) -> None:
-        """Start from what distinguishes images rather than from the white they share.
+        """Start from what distinguishes images rather than from the ground they share.
 
-        With CLIP's own initialisation all embeddings start almost equal and the first 200 steps go
-        by on a plateau. Here the mean patch is subtracted through the positional embedding, the
-        rest is brought to a spread of 0.5, and the text embeddings are made ten times larger.
+        With CLIP's own initialisation all embeddings of a world start almost equal, and the first hundreds of steps
+        go by on a plateau. Here filters start blind to the colour of an even patch (else white worlds differ from
+        black ones, and nothing else does), the mean patch is subtracted through the positional embedding, the rest
+        is brought to a spread of 0.5, and the text embeddings are made ten times larger.
         """
+        self.visual.conv1.weight -= self.visual.conv1.weight.mean((2, 3), keepdim=True)
         patches = self.visual.conv1(images).flatten(2).permute(0, 2, 1)
         mean = patches.mean(0)
         gain = 0.5 / (patches - mean).std()
@@ -134,7 +141,6 @@ def normalise(images: Tensor) -> Tensor:
 def export(
     model: TinyCLIP,
     vocabulary: Vocabulary,
-    texts: Sequence[str],
     path: Path,
     *,
     seed: int,
@@ -142,17 +148,16 @@ def export(
 ) -> None:
     """Writes the asset: half precision, OpenAI's names, the compact table with its `token_ids`.
 
-    `texts` are the grammar's captions: they give the words the model may claim to know, and the
-    longest of them the last text position that was ever trained. Positions after it repeat it.
+    Text positions after the longest caption that was ever read repeat the last one that was trained.
     """
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    last = max(len(row) for row in vocabulary.encode(texts)) - 1
+    last = min(vocabulary.longest, CONTEXT_LENGTH) - 1
     weights["positional_embedding"][last + 1 :] = weights["positional_embedding"][last]
     weights["logit_scale"].clamp_(max=math.log(MAX_LOGIT_SCALE))
     tensors = {name: tensor.half().contiguous() for name, tensor in weights.items()}
     tensors["token_ids"] = torch.tensor(vocabulary.token_ids, dtype=torch.int32)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, metadata=_metadata(texts, seed=seed, steps=steps))
+    save_file(tensors, path, metadata=_metadata(seed=seed, steps=steps))
     _sort_header(path)
     path.chmod(0o644)  # safetensors writes files that only their owner can read
 
@@ -166,14 +171,14 @@ def _sort_header(path: Path) -> None:
     path.write_bytes(len(header).to_bytes(8, "little") + header + content[end:])
 
 
-def _metadata(texts: Sequence[str], *, seed: int, steps: int) -> dict[str, str]:
+def _metadata(*, seed: int, steps: int) -> dict[str, str]:
     return {
         "format_version": FORMAT_VERSION,
         "mean": json.dumps(OPENAI_MEAN),
         "std": json.dumps(OPENAI_STD),
         "interpolation": INTERPOLATION,
         "resize_mode": RESIZE_MODE,
-        "taught_words": json.dumps(taught_words(texts)),
+        "taught_words": json.dumps(taught_words()),
         "env_ids": json.dumps([world.env_id for world in WORLDS]),
         "preset_prompts": json.dumps(PRESETS),
         "seed": str(seed),

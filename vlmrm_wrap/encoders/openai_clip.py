@@ -19,6 +19,7 @@ from gymnasium.error import DependencyNotInstalled
 from torch import Tensor, nn
 
 from vlmrm_wrap.encoders.checkpoints import read_state_dict
+from vlmrm_wrap.encoders.fast_vit import FastViT, fast_vit
 from vlmrm_wrap.encoders.protocol import TwoTowers, resolve_device, resolve_dtype
 
 __all__ = ["OPENAI_MEAN", "OPENAI_STD", "OpenAICLIPEncoder", "import_clip", "load_openai"]
@@ -95,7 +96,8 @@ class OpenAICLIPEncoder(TwoTowers):
         self.context_length = int(self._model.context_length)
         self.embed_dim = int(self._model.text_projection.shape[1])
         self.logit_scale = float(self._model.logit_scale.exp())
-        _cast_matmuls(self._model.visual, self.dtype)
+        self._model.visual = fast_vit(self._model.visual)
+        _cast(self._model.visual, self.dtype)
         self._model.to(self.device)
 
     def _embed_images(self, images: Tensor) -> Tensor:
@@ -157,8 +159,11 @@ def _build(state_dict: Mapping[str, Tensor], name: str) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def _cast_matmuls(tower: nn.Module, dtype: torch.dtype) -> None:
-    """Cast what multiplies; norms stay float32 (clip's casts inside, batch norm takes both)."""
+def _cast(tower: nn.Module, dtype: torch.dtype) -> None:
+    """All of our ViT; of clip's towers what multiplies: their norms stay float32 and cast inside."""
+    if isinstance(tower, FastViT):
+        tower.to(dtype)
+        return
     for module in tower.modules():
         if isinstance(module, nn.Conv2d | nn.Linear | nn.MultiheadAttention):
             module.to(dtype)

@@ -14,6 +14,7 @@ import torch
 from gymnasium.error import DependencyNotInstalled
 from torch import Tensor
 
+from vlmrm_wrap.encoders.fast_vit import fast_vit
 from vlmrm_wrap.encoders.protocol import TwoTowers, nearest, resolve_device, resolve_dtype
 
 __all__ = ["PREFIX", "OpenCLIPEncoder", "load_openclip"]
@@ -60,9 +61,10 @@ def check_name(name: str) -> tuple[str, str]:
 class OpenCLIPEncoder(TwoTowers):
     """A model that open_clip made, with weights, behind our protocol; image settings are its own.
 
-    ``model``: as ``open_clip.create_model`` returns it, in float32; the image tower is cast to ``dtype``
-    as a whole. ``tokenizer``: ``open_clip.get_tokenizer`` of the same name. ValueError for a model whose
-    images are not square.
+    ``model``: as ``open_clip.create_model`` returns it, in float32 on the CPU. It is taken over: its image
+    tower is cast to ``dtype`` as a whole, and a plain ViT is replaced by a faster one that equals it
+    (:mod:`vlmrm_wrap.encoders.fast_vit`). ``tokenizer``: ``open_clip.get_tokenizer`` of the same name.
+    ValueError for a model whose images are not square.
 
     >>> load_openclip("open_clip:ViT-B-16-SigLIP/webli").mean  # doctest: +SKIP
     (0.5, 0.5, 0.5)
@@ -88,8 +90,8 @@ class OpenCLIPEncoder(TwoTowers):
             raise ValueError(f"{name!r} pads with colour {settings['fill_color']}; only black is done")
         self.image_size = _side(settings["size"], name)
         self.context_length = int(getattr(model, "context_length", tokenizer.context_length))
-        self._model = model.eval().requires_grad_(False).to(self.device)
-        self._model.visual.to(self.dtype)
+        model.eval().requires_grad_(False).visual = fast_vit(model.visual).to(self.dtype)
+        self._model = model.to(self.device)
         self._tokenizer = tokenizer
         if (logit_scale := getattr(model, "logit_scale", None)) is not None:
             self.logit_scale = float(logit_scale.exp())

@@ -7,13 +7,16 @@ which CLIP it is.
 
 import difflib
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from importlib.util import find_spec
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from gymnasium.error import DependencyNotInstalled
 from torch import Tensor
 
-__all__ = ["Encoder", "TwoTowers", "available_devices", "resolve_device", "resolve_dtype"]
+__all__ = ["Encoder", "TwoTowers", "available_devices", "check_backend", "resolve_device", "resolve_dtype"]
 
+_BACKENDS = ("torch", "openvino")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -57,8 +60,11 @@ class Encoder(Protocol):
 class TwoTowers:
     """What all our encoders share: checks before, and unit float32 vectors after, one pass of a tower.
 
-    A subclass sets the attributes of :class:`Encoder` and ``dtype``, and embeds images and texts.
+    A subclass sets the attributes of :class:`Encoder`, ``dtype`` and ``_model``, whose ``visual`` is the image
+    tower, and embeds images and texts.
     """
+
+    _model: Any
 
     name: str
     device: torch.device
@@ -71,6 +77,13 @@ class TwoTowers:
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
         return f"{type(self).__name__}({self.name!r}, device={str(self.device)!r}, dtype={dtype!r})"
+
+    def use_openvino(self) -> None:
+        """Run the image tower there from now on; see :func:`check_backend`. ValueError if it is no plain ViT."""
+        from vlmrm_wrap.encoders.openvino_vit import OpenVINOTower
+
+        check_backend("openvino", self.device, self.dtype)
+        self._model.visual = OpenVINOTower(self._model.visual, self.name)
 
     @torch.inference_mode()
     def encode_image(self, images: Tensor) -> Tensor:
@@ -130,6 +143,24 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
     if found is None or found not in _DTYPES.values():
         raise ValueError(f"dtype must be 'auto', 'float32', 'float16' or 'bfloat16', got {dtype!r}")
     return found
+
+
+def check_backend(backend: str, device: torch.device, dtype: torch.dtype) -> str:
+    """``backend`` unchanged, if it can compute that; loads nothing.
+
+    ValueError for an unknown one, and for "openvino" with another device than a CPU or another dtype than
+    float32; DependencyNotInstalled, with the line that mends it, where OpenVINO is missing.
+    """
+    if backend not in _BACKENDS:
+        raise ValueError(f"backend must be 'torch' or 'openvino', got {backend!r}")
+    if backend == "openvino" and (device.type != "cpu" or dtype != torch.float32):
+        raise ValueError(
+            f"backend 'openvino' computes on a CPU in float32, got device {str(device)!r} and dtype "
+            f"{str(dtype).removeprefix('torch.')!r}; pass device='cpu', dtype='float32', or backend='torch'"
+        )
+    if backend == "openvino" and find_spec("openvino") is None:
+        raise DependencyNotInstalled('backend "openvino" needs OpenVINO: pip install "vlmrm-wrap[openvino]"')
+    return backend
 
 
 def check_images(images: Tensor, size: int) -> Tensor:

@@ -1,6 +1,7 @@
 """CLIPRewardVecEnv: Stable-Baselines3's vector envs, all frames in one batch; and make_vec_env."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -17,6 +18,8 @@ from stable_baselines3.common.vec_env import (
 
 from vlmrm_wrap.frames import FrameCapture, FrameReader, SharedFrames
 from vlmrm_wrap.protocols import RewardModel, as_reward_model, score_frames
+from vlmrm_wrap.sb3.pending import PendingRewards
+from vlmrm_wrap.sb3.scoring import ScoringQueue
 from vlmrm_wrap.workers import WorkerWatch
 from vlmrm_wrap.wrappers.horizon import FixedHorizon, check_horizon
 
@@ -83,15 +86,25 @@ class CLIPRewardVecEnv(VecEnvWrapper):
 
     ``venv``: from :func:`make_vec_env`, or any VecEnv whose sub-envs hold a FrameCapture. VecNormalize,
     VecMonitor and the like go outside. ``reward_model``: as in :class:`~vlmrm_wrap.CLIPRewardWrapper`.
-    ``worker_timeout``: seconds after which a worker without an answer counts as wedged, None for never.
+    ``deferred``: see below. ``worker_timeout``: seconds after which a worker without an answer counts as wedged,
+    None for never.
 
     Each info gains ``env_reward``, ``goal_similarity``, ``baseline_similarity`` (Python floats) and, at an
     episode's end, ``clip_episode = {"r": return, "l": length}`` in these rewards;
     :class:`~vlmrm_wrap.sb3.CLIPRewardLogger` logs it. ``info["episode"]`` stays the env's own, from Monitor.
 
+    With ``deferred`` the frames are scored in full micro-batches, in the background where the model can
+    (``score_later``), and the buffers of :func:`~vlmrm_wrap.sb3.deferred_kwargs` fill the same rewards in just
+    before training reads them. Then a step's rewards can't be read as numbers (a TypeError says what can be done),
+    infos hold no similarities, and ``clip_episode`` gets its "r" only when the episode's last frame is scored: on
+    policy at the end of the rollout at the latest. A scorer that fails raises RuntimeError in the next step or
+    in the buffer.
+
     Example:
         >>> venv = CLIPRewardVecEnv(make_vec_env("CartPole-v1", n_envs=8, fixed_horizon=200), model)
         >>> algo = PPO("MlpPolicy", venv).learn(100_000, callback=CLIPRewardLogger())
+        >>> venv = CLIPRewardVecEnv(make_vec_env("CartPole-v1", n_envs=8, fixed_horizon=200), model, deferred=True)
+        >>> algo = PPO("MlpPolicy", venv, **deferred_kwargs(PPO, venv)).learn(100_000, callback=CLIPRewardLogger())
 
     Raises, at construction: ValueError for sub-envs without FrameCapture, or a VecNormalize inside. While
     running: :class:`~vlmrm_wrap.workers.WorkerDied` within 2 seconds when a worker dies, TimeoutError when one
@@ -103,6 +116,7 @@ class CLIPRewardVecEnv(VecEnvWrapper):
         venv: VecEnv,
         reward_model: RewardModel | Mapping[str, Any],
         *,
+        deferred: bool = False,
         worker_timeout: float | None = 60.0,
     ) -> None:
         _refuse_layers(venv)
@@ -111,6 +125,7 @@ class CLIPRewardVecEnv(VecEnvWrapper):
         with self._watch.operation("construction"):
             _refuse_without_frame_capture(venv)
         self.reward_model = as_reward_model(reward_model)
+        self._queue = ScoringQueue(self.reward_model) if deferred else None
         with self._watch.operation("construction"):
             self._frames = FrameReader(
                 venv.num_envs,
@@ -125,15 +140,19 @@ class CLIPRewardVecEnv(VecEnvWrapper):
     def reset(self) -> Any:
         with self._watch.operation("reset"):
             obs = self.venv.reset()
-        self._clip_return[:] = 0.0
+        self._clip_return = np.zeros(self.num_envs)  # anew: frames from before that wait count towards the old
         self._clip_length[:] = 0
         return obs
 
     def step_async(self, actions: NDArray[Any]) -> None:
+        if self._queue is not None:
+            self._queue.settle()
         with self._watch.operation("step"):
             self.venv.step_async(actions)
+        if self._queue is not None:
+            self._queue.advance()
 
-    def step_wait(self) -> tuple[Any, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
+    def step_wait(self) -> tuple[Any, Any, NDArray[np.bool_], list[dict[str, Any]]]:
         with self._watch.operation("step"):
             obs, env_rewards, dones, env_infos = self.venv.step_wait()
             frames, stepped = self._frames.collect()
@@ -142,25 +161,37 @@ class CLIPRewardVecEnv(VecEnvWrapper):
                 f"sub-envs {np.flatnonzero(~stepped).tolist()} took no step; required: one step of each sub-env "
                 f"a step. {type(self.venv.unwrapped).__name__} must call the step of every FrameCapture."
             )
-        scores = score_frames(self.reward_model, frames)
-        rewards = scores.rewards.copy()
-        self._clip_return += rewards
+        infos = [{**env_info, "env_reward": float(env_rewards[i])} for i, env_info in enumerate(env_infos)]
         self._clip_length += 1
-        infos = []
-        for i, env_info in enumerate(env_infos):
-            info = {
-                **env_info,
-                "env_reward": float(env_rewards[i]),
-                "goal_similarity": float(scores.goal_similarity[i]),
-                "baseline_similarity": float(scores.baseline_similarity[i]),
-            }
-            if dones[i]:
-                info["clip_episode"] = {"r": float(self._clip_return[i]), "l": int(self._clip_length[i])}
-                self._clip_return[i] = self._clip_length[i] = 0
-            infos.append(info)
-        return obs, rewards, dones, infos
+        ended = {int(i): ClipEpisode(l=int(self._clip_length[i])) for i in np.flatnonzero(dones)}
+        self._clip_length[dones] = 0
+        for i, episode in ended.items():
+            infos[i]["clip_episode"] = episode
+        known = partial(_add_to_returns, self._clip_return, ended)
+        if self._queue is not None:
+            step = self._queue.put(frames)
+            step.listen(known)
+            return obs, PendingRewards(step), dones, infos
+        try:
+            scores = score_frames(self.reward_model, frames)
+        except Exception:
+            known(np.full(self.num_envs, np.nan, np.float32))  # these returns can't be known; the next ones can
+            raise
+        known(scores.rewards)
+        for info, goal, baseline in zip(infos, scores.goal_similarity, scores.baseline_similarity, strict=True):
+            info |= {"goal_similarity": float(goal), "baseline_similarity": float(baseline)}
+        return obs, scores.rewards.copy(), dones, infos
+
+    @property
+    def deferred(self) -> bool:
+        return self._queue is not None
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        if method_name == "compute_reward":
+            raise TypeError(
+                "HerReplayBuffer relabels with compute_reward, the env's own reward of a goal, and would mix it with "
+                "CLIP's. Use another replay buffer: ReplayBuffer or DictReplayBuffer."
+            )
         with self._watch.operation(method_name):
             return self.venv.env_method(method_name, *args, indices=indices, **kwargs)
 
@@ -179,6 +210,23 @@ class CLIPRewardVecEnv(VecEnvWrapper):
     def _bind(self, shared: SharedFrames) -> None:
         for i in range(self.num_envs):
             self.venv.env_method("clip_bind", shared, i, indices=[i])
+
+
+class ClipEpisode(dict[str, Any]):
+    """``info["clip_episode"]``: "l", and "r" as soon as all rewards of the episode are known."""
+
+    def __missing__(self, key: str) -> Any:
+        raise KeyError(f"{key!r} of a deferred CLIPRewardVecEnv: not before the episode's frames are scored")
+
+
+def _add_to_returns(
+    returns: NDArray[np.float64], ended: Mapping[int, ClipEpisode], rewards: NDArray[np.float32]
+) -> None:
+    """Counts one step's ``rewards``; ``ended``: the sub-envs whose episode it closed."""
+    returns += rewards
+    for i, episode in ended.items():
+        episode["r"] = float(returns[i])
+        returns[i] = 0.0
 
 
 def _refuse_layers(venv: VecEnv) -> None:

@@ -126,7 +126,8 @@ class CLIPRewardVectorWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
         rewards = np.zeros(self.num_envs)
         goal_similarity, baseline_similarity = np.zeros((2, self.num_envs))
         if stepped.any():
-            scores = score_frames(self.reward_model, self._frames_of(stepped, frames))
+            envs = None if stepped.all() else np.flatnonzero(stepped)
+            scores = score_frames(self.reward_model, self._frames_of(stepped, frames), envs)
             rewards[stepped], goal_similarity[stepped], baseline_similarity[stepped] = scores
         env_rewards = np.where(stepped, env_rewards, 0.0)
         infos = dict(infos)

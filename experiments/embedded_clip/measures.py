@@ -1,0 +1,352 @@
+"""What evaluate.py measures of a model, each as a table: row labels -> numbers.
+
+Every measure takes what one model knows (`Known`), the held-out frames (`Sample`) and gives the same rows for every
+model, so that tables of several models can be merged.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterator
+from itertools import pairwise, product
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from captions import Caption, Writer, as_batch, attributes_of, log_likelihood, mirror, phrases
+from pictures import View, draw
+from PIL import Image
+from torch import Tensor
+from training_model import normalise
+from worlds import FAMILIES, WORLDS, Array, Family, World
+
+from vlmrm_wrap import goal_baseline_reward
+from vlmrm_wrap.encoders.embedded import EmbeddedCLIPEncoder
+
+ALPHAS = (0.0, 0.5, 1.0)
+EVALUATION_SEED = 10_000  # far from the seeds of training runs
+SLOW = {"InvertedPendulum-v5": 0.25}  # the fraction of the frames of envs that render slowly
+
+# Wordings that only name the picture have no truest state.
+SILENT = {"names"}
+# Pairs of regions that deny each other.
+DENIALS = {
+    "cartpole": [("upright", "not upright"), ("fallen", "not fallen")],
+    "mountain_car": [("at flag", "not at flag"), ("valley", "not in valley")],
+    "pendulum": [("upright", "not upright"), ("hanging", "not hanging")],
+    "acrobot": [("hanging", "not hanging"), ("folded", "not folded")],
+    "lunar_lander": [("landed", "not landed"), ("upside down", "level")],
+    "frozen_lake": [("goal", "not at goal"), ("in a hole", "not in a hole")],
+    "cliff_walking": [("goal", "not at goal")],
+}
+
+Table = dict[tuple[str, ...], list[float]]
+
+
+class Sample(NamedTuple):
+    """Held-out frames of one world."""
+
+    world: World
+    states: Array
+    attributes: Array
+    images: Tensor  # uint8 (n, 3, 64, 64), in the default view
+    varied: dict[str, tuple[Array, Tensor]]  # view -> (rows, images)
+
+
+class Known(NamedTuple):
+    """One model: its embeddings of everything."""
+
+    encoder: EmbeddedCLIPEncoder
+    images: dict[str, Tensor]  # env id -> unit (n, D)
+    texts: dict[str, Tensor]  # text -> unit (D,)
+
+
+VIEWS: dict[str, View] = {
+    "0.4 x size": View(scale=0.4),
+    "1.3 x size": View(scale=1.3),
+    "half size, nearest": View(scale=0.5, interpolation=Image.Resampling.NEAREST),
+    "half size, bicubic": View(scale=0.5, interpolation=Image.Resampling.BICUBIC),
+    "lines +2 pixels": View(lines=1),
+    "lines -1 pixel": View(lines=-1),
+    "JPEG of quality 30": View(jpeg=30),
+    "cropped": View(crop=True),
+}
+VIEWED = 300  # frames of each view
+
+
+# --- what is measured on -------------------------------------------------------------------------------------
+
+
+def held_out(world: World, frames: int) -> Sample:
+    rng = np.random.default_rng([EVALUATION_SEED, WORLDS.index(world)])
+    states = world.sample(rng, max(20, round(frames * SLOW.get(world.env_id, 1.0))))
+    inside = np.zeros(len(states), bool) if world.crop is None else world.crop(states)
+    images, varied = [], {name: (list[int](), list[Tensor]()) for name in VIEWS}
+    for row, frame in enumerate(draw(world, states)):
+        images.append(View().show(frame))
+        for name, view in VIEWS.items():
+            rows, shown = varied[name]
+            if len(rows) < VIEWED and (inside[row] or not view.crop):
+                rows.append(row)
+                shown.append(view.show(frame))
+    attributes = attributes_of(world.measure(states), len(states))
+    stacked = {name: (np.array(rows, int), torch.stack(shown)) for name, (rows, shown) in varied.items() if rows}
+    return Sample(world, states, attributes, torch.stack(images), stacked)
+
+
+def of_regions(family: Family, names: set[str], *, right: bool | None = None) -> list[Caption]:
+    """Each held-out wording of these regions once, with one side, one number, one choice of its slots."""
+    return [
+        # a seed of its own, so that a wording reads the same in every table
+        Writer(np.random.default_rng(zlib.crc32(wording.encode())), held_out=True).of_wording(
+            family, region, wording, right=right
+        )
+        for region in family.regions
+        if region.name in names
+        for wording in phrases(family).held_out[region.name]
+    ]
+
+
+def speaking(family: Family) -> list[Caption]:
+    return of_regions(family, {region.name for region in family.regions} - SILENT)
+
+
+def embed(encoder: EmbeddedCLIPEncoder, samples: list[Sample]) -> Known:
+    images = {sample.world.env_id + size_of(sample.world): encode(encoder, sample.images) for sample in samples}
+    texts: list[str] = []
+    for family in FAMILIES:
+        sided = {region.name for region in family.regions if region.mirrored}
+        for right in (False, True):
+            texts += [caption.text for caption in of_regions(family, sided, right=right)]
+        texts += [caption.text for caption in of_regions(family, {region.name for region in family.regions})]
+        for pair in DENIALS.get(family.name, []):
+            texts += [caption.text for name in pair for caption in of_regions(family, {name})]
+        texts += family.presets
+    texts = list(dict.fromkeys([*texts, *map(mirror, texts)]))
+    return Known(encoder, images, dict(zip(texts, encoder.encode_text(texts), strict=True)))
+
+
+def size_of(world: World) -> str:
+    """Two worlds of one env differ in their arguments."""
+    return f" {world.kwargs['map_name']}" if "map_name" in world.kwargs else ""
+
+
+def name_of(sample: Sample) -> str:
+    return sample.world.env_id + size_of(sample.world)
+
+
+def encode(encoder: EmbeddedCLIPEncoder, images: Tensor) -> Tensor:
+    return torch.cat([encoder.encode_image(normalise(part)) for part in images.split(64)])
+
+
+# --- measures: one table per model, rows and columns the same for all ----------------------------------------
+
+
+def spearman(truth: Array, reward: Array) -> float:
+    """Divided by what the ranks of a tie-free quantity can reach at most, so that 1 is perfect with ties too."""
+    ranks = average_ranks(truth)
+    best = np.corrcoef(ranks, np.argsort(np.argsort(ranks, kind="stable"), kind="stable"))[0, 1]
+    return float(np.corrcoef(ranks, average_ranks(reward))[0, 1] / best)
+
+
+def average_ranks(values: Array) -> Array:
+    """Ranks in which equal values share their mean rank."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks: Array = (last - (counts - 1) / 2)[inverse]
+    return ranks
+
+
+def rewards(embeddings: Tensor, goal: Tensor, baseline: Tensor, alpha: float) -> Array:
+    reward: Array = goal_baseline_reward(embeddings, goal, baseline, alpha).numpy()
+    return reward
+
+
+def presets(model: Known, family: Family) -> tuple[Tensor, Tensor]:
+    goal, baseline = family.presets
+    return model.texts[goal], model.texts[baseline]
+
+
+def preset_table(model: Known, samples: list[Sample]) -> Table:
+    table: Table = {}
+    for sample in samples:
+        truth = sample.world.truth(sample.states)
+        known = np.isfinite(truth)
+        values, embeddings = truth[known], model.images[name_of(sample)][torch.from_numpy(known)]
+        by_alpha = [rewards(embeddings, *presets(model, sample.world.family), alpha) for alpha in ALPHAS]
+        best = values >= np.quantile(values, 0.75)
+        for label, chosen in (("all", values == values), ("best quarter", best)):
+            row = (name_of(sample), sample.world.family.truth_name, label, f"{chosen.sum()}")
+            table[row] = [spearman(values[chosen], reward[chosen]) for reward in by_alpha]
+    return table
+
+
+def decile_table(model: Known, samples: list[Sample]) -> Table:
+    table: Table = {}
+    for sample in samples:
+        truth = sample.world.truth(sample.states)
+        reward = rewards(model.images[name_of(sample)], *presets(model, sample.world.family), 0.5)
+        order = [row for row in np.argsort(truth, kind="stable") if np.isfinite(truth[row])]
+        table[name_of(sample),] = [float(reward[part].mean()) for part in np.array_split(order, 10)]
+    return table
+
+
+def wording_scores(model: Known, sample: Sample) -> list[tuple[Caption, list[float]]]:
+    """Each held-out wording of the sample's family as a goal, the held-out names in turn as baselines."""
+    family = sample.world.family
+    names = of_regions(family, SILENT)
+    goals = speaking(family)
+    truths = log_likelihood(sample.attributes, family_rows(sample), as_batch(goals))
+    scores = []
+    for column, goal in enumerate(goals):
+        baseline = model.texts[names[column % len(names)].text]
+        by_alpha = [rewards(model.images[name_of(sample)], model.texts[goal.text], baseline, a) for a in ALPHAS]
+        if np.ptp(truths[:, column]) > 0.1:  # what all frames have in common can't be ranked
+            scores.append((goal, [spearman(truths[:, column], reward) for reward in by_alpha]))
+    return scores
+
+
+def wording_table(model: Known, samples: list[Sample]) -> Table:
+    table: Table = {}
+    for sample in samples:
+        values = np.array([scores for _, scores in wording_scores(model, sample)])
+        row = [*values.mean(0), values[:, 1].min(), float((values[:, 1] < 0.5).sum())]
+        table[name_of(sample), f"{len(values)}"] = row
+    return table
+
+
+def weak_wordings(model: Known, samples: list[Sample]) -> str:
+    lines = [
+        f"| {name_of(sample)} | {goal.text} | {scores[1]:.2f} |"
+        for sample in samples
+        for goal, scores in wording_scores(model, sample)
+        if scores[1] < 0.5
+    ]
+    return "\n".join(["| env | wording | Spearman |", "| --- | --- | --- |", *lines]) if lines else "None."
+
+
+def family_rows(sample: Sample) -> Array:
+    return np.full(len(sample.states), FAMILIES.index(sample.world.family))
+
+
+def denial_table(model: Known, samples: list[Sample]) -> Table:
+    table: Table = {}
+    for sample in samples:
+        for first, second in DENIALS.get(sample.world.family.name, []):
+            right = told_apart(
+                model, sample, product(*(of_regions(sample.world.family, {name}) for name in (first, second)))
+            )
+            table[name_of(sample), first, second] = [right]
+    return table
+
+
+def side_table(model: Known, samples: list[Sample]) -> Table:
+    table: Table = {}
+    for sample in samples:
+        family = sample.world.family
+        sided = {region.name for region in family.regions if region.mirrored}
+        if not sided:
+            continue
+        pairs = list(zip(*(of_regions(family, sided, right=right) for right in (False, True)), strict=True))
+        table[name_of(sample), f"{len(pairs)}"] = [told_apart(model, sample, iter(pairs))]
+    return table
+
+
+def told_apart(model: Known, sample: Sample, pairs: Iterator[tuple[Caption, Caption]]) -> float:
+    """Mean over pairs: on the frames of which one is clearly truer (by 1.5), how often its cosine is higher."""
+    right = []
+    embeddings = model.images[name_of(sample)]
+    for first, second in pairs:
+        likelihood = log_likelihood(sample.attributes, family_rows(sample), as_batch([first, second]))
+        gap = likelihood[:, 0] - likelihood[:, 1]
+        cosine = (embeddings @ (model.texts[first.text] - model.texts[second.text])).numpy()
+        clear = np.abs(gap) > 1.5
+        if clear.any():
+            right.append(float((np.sign(gap[clear]) == np.sign(cosine[clear])).mean()))
+    return float(np.mean(right))
+
+
+def retrieval_table(model: Known, samples: list[Sample]) -> Table:
+    everything = [caption for family in FAMILIES for caption in speaking(family)]
+    batch, texts = as_batch(everything), torch.stack([model.texts[caption.text] for caption in everything])
+    table: Table = {}
+    for sample in samples:
+        index = FAMILIES.index(sample.world.family)
+        truth = log_likelihood(sample.attributes, family_rows(sample), batch)
+        cosine = (model.images[name_of(sample)] @ texts.T).numpy()
+        choice = cosine.argmax(1)
+        caption_loss = truth.max(1) - truth[np.arange(len(truth)), choice]
+        own = batch.family == index
+        frame_loss = truth[:, own].max(0) - truth[cosine[:, own].argmax(0), np.arange(own.sum())]
+        table[name_of(sample),] = [
+            float((batch.family[choice] == index).mean()),
+            *(float((loss <= limit).mean()) for loss in (caption_loss, frame_loss) for limit in (0.5, 1.0)),
+        ]
+    return table
+
+
+def picture_table(model: Known, samples: list[Sample]) -> Table:
+    rng = torch.Generator().manual_seed(EVALUATION_SEED)
+    table: Table = {}
+    for sample in samples:
+        truth = sample.world.truth(sample.states)
+
+        def score(rows: Array, images: Tensor, sample: Sample = sample, truth: Array = truth) -> float:
+            embeddings = torch.cat([model.encoder.encode_image(part) for part in images.split(64)])
+            reward, known = rewards(embeddings, *presets(model, sample.world.family), 0.5), np.isfinite(truth[rows])
+            return spearman(truth[rows][known], reward[known])
+
+        first = np.arange(min(VIEWED, len(truth)))
+        plain = normalise(sample.images[: len(first)])
+        noise = 10 / 255 / 0.27 * torch.randn(plain.shape, generator=rng)
+        darker = normalise((0.8 * sample.images[: len(first)].float()).to(torch.uint8))
+        views = [
+            score(sample.varied[view][0], normalise(sample.varied[view][1])) if view in sample.varied else np.nan
+            for view in VIEWS
+        ]
+        table[name_of(sample),] = [score(first, plain), *views, score(first, plain + noise), score(first, darker)]
+    return table
+
+
+def calibration_table(model: Known, samples: list[Sample]) -> Table:
+    """Eight captions of one family at a time, whose likelihoods differ from the best by 0.5 at least."""
+    rng = np.random.default_rng(EVALUATION_SEED)
+    scale = scale_of(model.encoder)
+    probabilities, rights = [], []
+    for sample in samples:
+        goals = speaking(sample.world.family)
+        truth = log_likelihood(sample.attributes, family_rows(sample), as_batch(goals))
+        texts = torch.stack([model.texts[goal.text] for goal in goals])
+        logits = (scale * model.images[name_of(sample)] @ texts.T).numpy()
+        for row in range(len(truth)):
+            eight = rng.choice(len(goals), 8, replace=False)
+            weights = np.exp(logits[row, eight] - logits[row, eight].max())
+            probabilities.append(weights.max() / weights.sum())
+            rights.append(truth[row, eight[weights.argmax()]] >= truth[row, eight].max() - 0.1)
+    values, right = np.array(probabilities), np.array(rights)
+    table: Table = {}
+    edges = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.01)
+    for low, high in pairwise(edges):
+        inside = (values >= low) & (values < high)
+        mean = [float(values[inside].mean()), float(right[inside].mean())] if inside.any() else [np.nan, np.nan]
+        table[f"{low:g} to {min(high, 1):g}",] = [float(inside.sum()), *mean]
+    return table
+
+
+def scale_of(encoder: EmbeddedCLIPEncoder) -> float:
+    """What CLIP multiplies cosines by, before a softmax."""
+    return float(encoder._model.logit_scale.exp())
+
+
+def encoding_cost(encoder: EmbeddedCLIPEncoder) -> float:
+    """CPU-milliseconds a frame in batches of 8, the median of 20 rounds."""
+    images = torch.randn(8, 3, encoder.image_size, encoder.image_size)
+    encoder.encode_image(images)
+    rounds = []
+    for _ in range(20):
+        start = time.process_time()
+        for _ in range(10):
+            encoder.encode_image(images)
+        rounds.append((time.process_time() - start) / 80 * 1e3)
+    return float(np.median(rounds))

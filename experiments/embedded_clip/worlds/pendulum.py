@@ -1,0 +1,80 @@
+"""A red rod that turns about a pivot: Pendulum-v1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .world import Aim, Array, Family, Region, World, above, below, near, warp_degrees, wrap_angle
+
+FINE = 10  # degrees
+
+
+def _warp(degrees: float) -> float:
+    return float(warp_degrees(degrees, FINE))
+
+
+def _tilt(degrees: float) -> tuple[Aim, ...]:
+    return (near("pendulum_tilt", _warp(degrees), 1.5),)
+
+
+def _left(degrees: float) -> tuple[Aim, ...]:
+    return *_tilt(degrees), near("pendulum_side", -2 * float(np.sin(np.deg2rad(degrees))), 1.0)
+
+
+FAMILY = Family(
+    name="pendulum",
+    share=0.12,
+    regions=(
+        Region("names", (), share=3, offset=-2),
+        Region("upright", _tilt(0), share=7),
+        Region("nearly upright", _tilt(20), share=1.5),
+        Region("nearly upright left", _left(20), share=1, mirrored=True),
+        Region("diagonally up", _tilt(50), share=1.5),
+        Region("diagonally up left", _left(50), share=1, mirrored=True),
+        Region("horizontal", _tilt(90), share=1.5),
+        Region("horizontal left", _left(90), share=1, mirrored=True),
+        Region("diagonally down", _tilt(130), share=1.5),
+        Region("diagonally down left", _left(130), share=1, mirrored=True),
+        Region("hanging", _tilt(178), share=3),
+        Region("above pivot", (below("pendulum_tilt", _warp(90), 1.5),), share=1, offset=-0.5),
+        Region("below pivot", (above("pendulum_tilt", _warp(90), 1.5),), share=1, offset=-0.5),
+        Region("left side", (below("pendulum_side", 0.0, 1.5),), share=1, offset=-0.5, mirrored=True),
+        Region("not upright", (above("pendulum_tilt", _warp(30), 1.5),), share=2, offset=-0.5),
+        Region("not hanging", (below("pendulum_tilt", _warp(120), 1.5),), share=1.5, offset=-0.5),
+    ),
+    sentences=Path(__file__).with_suffix(".txt").read_text(),
+    presets=("the pendulum pointing straight up", "a pendulum"),
+    truth_name="-abs(angle), degrees",
+    signed=frozenset({"pendulum_side"}),
+)
+
+
+def _sample(rng: np.random.Generator, n: int) -> Array:
+    """(theta, torque): the torque is drawn as an arrow, of which no sentence speaks; NaN is none."""
+    spread = rng.choice([30.0, 180.0], size=n, p=[0.25, 0.75])
+    torque = np.where(rng.random(n) < 0.1, np.nan, rng.uniform(-2, 2, n))
+    return np.stack([np.deg2rad(rng.uniform(-1, 1, n) * spread), torque], axis=1)
+
+
+def _place(env: Any, state: Array) -> None:
+    env.state = np.array([state[0], 0.0])
+    env.last_u = None if np.isnan(state[1]) else float(state[1])
+
+
+def _measure(states: Array) -> dict[str, Array]:
+    theta = wrap_angle(states[:, 0])
+    return {
+        "pendulum_tilt": warp_degrees(np.abs(np.rad2deg(theta)), FINE),
+        "pendulum_side": -2 * np.sin(theta),  # theta > 0 is counter-clockwise, to the left
+    }
+
+
+def _truth(states: Array) -> Array:
+    degrees: Array = -np.abs(np.rad2deg(wrap_angle(states[:, 0])))
+    return degrees
+
+
+WORLDS = (World("Pendulum-v1", FAMILY, 4500, _sample, _place, _measure, _truth),)

@@ -1,0 +1,190 @@
+"""Options that compare one encoding of a frame with more sentences than a goal and a baseline.
+
+    frames -> model.embed, once -> score_embeddings of a model per prompt -> one reward
+
+``model`` is a :class:`~vlmrm_wrap.CLIPRewardModel`, or its recipe. Each frame is encoded once, whatever the number of
+sentences, and always: a score remembered for the model's own prompts is no use here.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmrm_wrap.options import RewardOption, check_number
+from vlmrm_wrap.protocols import FrameScores, RewardModel
+
+if TYPE_CHECKING:
+    from vlmrm_wrap.reward_model import CLIPRewardModel
+
+__all__ = ["PerEnvPrompts", "SoftmaxReward", "WeightedGoals"]
+
+Frames = NDArray[np.uint8]
+Sentences = str | Sequence[str]
+
+
+class _PromptOption(RewardOption):
+    """Of a CLIPRewardModel. Pickles as its arguments: with the models of all prompts, weights would load for each."""
+
+    model: "CLIPRewardModel"
+
+    def __init__(self, model: RewardModel | Mapping[str, Any], **arguments: Any) -> None:
+        super().__init__(model, **arguments)
+        if not hasattr(self.model, "score_embeddings"):
+            raise TypeError(
+                f"{type(self).__name__} needs a CLIPRewardModel, whose encoder its sentences share, got "
+                f"{self.model!r}. Other options go outside: ScaledReward({type(self).__name__}(model, ...))."
+            )
+
+    def score_envs(self, frames: Frames, envs: NDArray[np.intp]) -> FrameScores:
+        return self.score(frames)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.model, self._arguments)
+
+    def _models(self, goals: Sequence[Sentences], baselines: Sequence[Sentences] | None) -> list["CLIPRewardModel"]:
+        """One model a goal, all on one encoder; goals that stand twice share theirs."""
+        if baselines is not None and len(baselines) != len(goals):
+            raise ValueError(f"there are {len(goals)} goals and {len(baselines)} baselines; required: as many, or None")
+        made: dict[str, CLIPRewardModel] = {}
+        models = []
+        for goal, baseline in zip(goals, baselines or (None for _ in goals), strict=True):
+            key = repr((goal, baseline))
+            if key not in made:
+                own = {} if baseline is None else {"baseline_prompts": baseline}
+                made[key] = self.model.with_settings(goal_prompts=goal, **own)
+            models.append(made[key])
+        return models
+
+
+class WeightedGoals(_PromptOption):
+    """R = sum of w_k R_k: several goals at once, each with its own reward of eq. 3, from one encoding of the frame.
+
+    Several ``goal_prompts`` of one model are other ways to say *one* goal: their embeddings are averaged before the
+    reward. These here are different things to want, or, with a negative weight, to avoid.
+
+    ``goals``: for each, a sentence or several that say the same. ``weights``: one a goal, not normalised.
+    ``baselines``: one a goal, or None for the model's own for all. alpha is the model's; its own goal is not used.
+    The similarities are weighted sums likewise.
+
+    >>> model = WeightedGoals(model, ["pole upright", "cart in the middle"], [0.7, 0.3])
+
+    ValueError unless weights are finite and as many as the goals.
+    """
+
+    def __init__(
+        self,
+        model: "CLIPRewardModel | Mapping[str, Any]",
+        goals: Sequence[Sentences],
+        weights: Sequence[float],
+        baselines: Sequence[Sentences] | None = None,
+    ) -> None:
+        goals, baselines = _plain("goals", goals), baselines and _plain("baselines", baselines)
+        weights = [check_number("a weight", weight) for weight in weights]
+        if len(weights) != len(goals):
+            raise ValueError(f"there are {len(goals)} goals and {len(weights)} weights; required: as many")
+        super().__init__(model, goals=goals, weights=weights, baselines=baselines)
+        self._goals, self._weights = self._models(goals, baselines), np.array(weights)
+
+    def score(self, frames: Frames) -> FrameScores:
+        embeddings = self.model.embed(frames)
+        scores = np.array([goal.score_embeddings(embeddings) for goal in self._goals], np.float64)  # (k, 3, n)
+        return FrameScores(*np.tensordot(self._weights, scores, axes=1).astype(np.float32))
+
+
+class PerEnvPrompts(_PromptOption):
+    """Sub-env i has goal i: several tasks in one vector env, in one batch of frames.
+
+    ``goals``: one for each sub-env, in their order: a sentence, or several that say the same. ``baselines``: one
+    for each, or None for the model's own for all. alpha is the model's; its own goal is not used.
+
+    >>> model = PerEnvPrompts(model, ["pole upright", "pole hanging down"])
+    >>> envs = CLIPRewardVectorWrapper(make_vec("CartPole-v1", num_envs=2), model)
+
+    ``score(frames)`` takes one frame of each sub-env; ValueError for any other number.
+    """
+
+    def __init__(
+        self,
+        model: "CLIPRewardModel | Mapping[str, Any]",
+        goals: Sequence[Sentences],
+        baselines: Sequence[Sentences] | None = None,
+    ) -> None:
+        goals, baselines = _plain("goals", goals), baselines and _plain("baselines", baselines)
+        super().__init__(model, goals=goals, baselines=baselines)
+        self._goals = self._models(goals, baselines)
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Who gathers frames of several steps should hand them on by steps."""
+        return len(self._goals)
+
+    def score(self, frames: Frames) -> FrameScores:
+        if len(frames) != len(self._goals):
+            raise ValueError(
+                f"PerEnvPrompts has {len(self._goals)} goals and got {len(frames)} frames; required: one frame of each "
+                "sub-env. score_envs(frames, envs) takes those of some."
+            )
+        return self.score_envs(frames, np.arange(len(frames)))
+
+    def score_envs(self, frames: Frames, envs: NDArray[np.intp]) -> FrameScores:
+        embeddings = self.model.embed(frames)
+        goals = [self._goals[env] for env in envs]
+        scores = np.empty((3, len(goals)), np.float32)
+        for goal in dict.fromkeys(goals):
+            rows = [row for row, own in enumerate(goals) if own is goal]
+            scores[:, rows] = goal.score_embeddings(embeddings[rows])
+        return FrameScores(*scores)
+
+
+class SoftmaxReward(_PromptOption):
+    """R = exp(s.g / T) / (exp(s.g / T) + sum of exp(s.n_j / T)): how probably it is the goal, among the negatives.
+
+    In [0, 1]. Baumli et al. 2023, arXiv 2312.09187, and MineCLIP (Fan et al. 2022, arXiv 2206.08853) reward so. g is
+    the model's goal; its alpha and baseline don't matter here. ``negatives``: sentences n_j, each for itself, of what
+    else the picture might show. ``temperature`` T: 0.01 is what released CLIPs were trained to (Radford et al. 2021,
+    arXiv 2103.00020: their logit scale ends at 100); larger ones pay more evenly.
+
+    >>> model = SoftmaxReward(model, ["pole hanging down", "pole lying flat"])
+
+    The similarities are the model's own. ValueError for no negatives, or a temperature that is not positive.
+    """
+
+    def __init__(
+        self,
+        model: "CLIPRewardModel | Mapping[str, Any]",
+        negatives: Sequence[str],
+        temperature: float = 0.01,
+    ) -> None:
+        negatives = _plain("negatives", negatives)
+        self.temperature = check_number("temperature", temperature)
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {temperature}; required: a positive number, such as 0.01")
+        super().__init__(model, negatives=negatives, temperature=self.temperature)
+        # without a baseline: "pole and cart" may be a negative and the model's baseline
+        self._negatives = [
+            self.model.with_settings(goal_prompts=each, baseline_prompts=None, alpha=0.0) for each in negatives
+        ]
+
+    def score(self, frames: Frames) -> FrameScores:
+        embeddings = self.model.embed(frames)
+        scores = self.model.score_embeddings(embeddings)
+        others = [negative.score_embeddings(embeddings).goal_similarity for negative in self._negatives]
+        logits = np.array([scores.goal_similarity, *others], np.float64) / self.temperature
+        weights = np.exp(logits - logits.max(axis=0))
+        return scores._replace(rewards=(weights[0] / weights.sum(axis=0)).astype(np.float32))
+
+
+def _rebuilt(option: type[_PromptOption], model: Any, arguments: dict[str, Any]) -> _PromptOption:
+    return option(model, **arguments)
+
+
+def _plain(name: str, prompts: Any) -> list[Any]:
+    """A list of sentences, or of lists of sentences, as JSON has it; TypeError or ValueError for anything else."""
+    listed = isinstance(prompts, list | tuple)
+    if not listed or not all(isinstance(each, str | list | tuple) for each in prompts):
+        raise TypeError(f"{name} must be a list of sentences, or of lists of sentences, got {prompts!r:.100}")
+    if not prompts:
+        raise ValueError(f"{name} is empty: give at least one sentence")
+    return [each if isinstance(each, str) else list(each) for each in prompts]

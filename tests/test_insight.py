@@ -8,6 +8,7 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -22,6 +23,7 @@ from vlmrm_wrap import CLIPRewardModel, FrameScores, load_encoder
 from vlmrm_wrap.__main__ import main
 from vlmrm_wrap.encoders.openai_clip import OpenAICLIPEncoder
 from vlmrm_wrap.encoders.protocol import TwoTowers
+from vlmrm_wrap.insight.checks import check_env_is_known
 from vlmrm_wrap.insight.landscape import landscape
 from vlmrm_wrap.insight.pictures import beside, draw_reward
 from vlmrm_wrap.insight.recording import Recording
@@ -254,6 +256,14 @@ def test_mujoco_by_joint(run) -> None:
     assert set(columns["slider"]) == {0.5}
     assert len(set(columns["goal_similarity"])) == 5
     assert "~ hinge=0" in out
+    assert "nothing else" not in out  # the embedded model has been taught it
+
+
+def test_an_env_that_the_embedded_model_was_not_taught_is_told() -> None:
+    clip = SimpleNamespace(name="embedded", metadata={"env_ids": '["CartPole-v1"]'})
+    known, unknown = (SimpleNamespace(spec=SimpleNamespace(id=name)) for name in ("CartPole-v1", "Hopper-v5"))
+    assert check_env_is_known(clip, known) == []
+    assert "knows CartPole-v1 and nothing else" in check_env_is_known(clip, unknown)[0].message
 
 
 def test_rank_correlation() -> None:
@@ -317,6 +327,13 @@ def test_the_doctor_names_words_noise_and_a_software_renderer(monkeypatch) -> No
     assert checks.check_spread(rewards, 2e-1, None, "float32").severity == "error"
     assert checks.check_renderer("llvmpipe (LLVM 15.0.6, 256 bits)").severity == "warning"
     assert checks.check_renderer("NVIDIA H100 PCIe/PCIe/SSE2").severity == "ok"
+
+
+def test_the_doctor_times_and_compares_without_a_cache(run, encoded) -> None:
+    run("doctor", *CARTPOLE, "--steps", "12")
+    # each frame once more, alone, for the noise of the batch size, and each timing is of an encoding
+    assert encoded.count(1) > 12
+    assert encoded.count(8) >= 2
 
 
 def test_the_doctor_asks_mujocos_opengl(run) -> None:
@@ -486,6 +503,8 @@ def test_embeddings_score_as_their_frames_do() -> None:
     assert (embeddings.shape, embeddings.dtype) == ((3, 128), np.float32)
     for ours, theirs in zip(model.score_embeddings(embeddings), model.score(frames), strict=True):
         assert np.array_equal(ours, theirs)
+    with pytest.raises(ValueError, match=r"\(n, 128\).*\(3, 7\)"):
+        model.score_embeddings(embeddings[:, :7])
 
 
 def test_a_preview_is_what_the_encoder_gets(monkeypatch) -> None:

@@ -260,8 +260,16 @@ class CLIPRewardModel:
         return np.concatenate([empty, *(part.float().cpu().numpy() for part in parts)])
 
     def score_embeddings(self, embeddings: NDArray[np.float32]) -> FrameScores:
-        """What :meth:`score` gives for the frames of these embeddings ``(n, embed_dim)``; encodes nothing."""
-        products = np.asarray(embeddings, np.float64) @ self._prompts
+        """What :meth:`score` gives for the frames of these embeddings; encodes nothing.
+
+        ``embeddings``: ``(n, embed_dim)``, of any model with this encoder and resize mode; ValueError for other shapes.
+        """
+        unit = np.asarray(embeddings)
+        if unit.ndim != 2 or unit.shape[1] != len(self._prompts):
+            raise ValueError(
+                f"embeddings must have shape (n, {len(self._prompts)}), those of {self.encoder!r}, got {unit.shape}"
+            )
+        products = unit.astype(np.float64) @ self._prompts
         goal, baseline = np.ascontiguousarray(products.astype(np.float32).T)
         scores = FrameScores(goal, goal, baseline)
         return scores._replace(rewards=self.rewards_at(self.alpha, scores))

@@ -36,7 +36,6 @@ from measures import (
     picture_table,
     preset_table,
     retrieval_table,
-    scale_of,
     side_table,
     speaking,
     weak_wordings,
@@ -152,7 +151,7 @@ def draw_sheet(model: Known, samples: list[Sample], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    columns, scale = 4, scale_of(model.encoder)
+    columns, scale = 4, model.encoder.logit_scale
     figure, axes = plt.subplots(len(samples), columns, figsize=(13, 2.75 * len(samples)), layout="constrained")
     for line, sample in zip(axes, samples, strict=True):
         goals = speaking(sample.world.family)

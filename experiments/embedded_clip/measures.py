@@ -147,7 +147,7 @@ def spearman(truth: Array, reward: Array) -> float:
     """Divided by what the ranks of a tie-free quantity can reach at most, so that 1 is perfect with ties too."""
     ranks = average_ranks(truth)
     best = np.corrcoef(ranks, np.argsort(np.argsort(ranks, kind="stable"), kind="stable"))[0, 1]
-    return float(np.corrcoef(ranks, average_ranks(reward))[0, 1] / best)
+    return float(np.clip(np.corrcoef(ranks, average_ranks(reward))[0, 1] / best, -1, 1))  # rewards can be tied as well
 
 
 def average_ranks(values: Array) -> Array:
@@ -312,7 +312,7 @@ def picture_table(model: Known, samples: list[Sample]) -> Table:
 def calibration_table(model: Known, samples: list[Sample]) -> Table:
     """Eight captions of one family at a time, whose likelihoods differ from the best by 0.5 at least."""
     rng = np.random.default_rng(EVALUATION_SEED)
-    scale = scale_of(model.encoder)
+    scale = model.encoder.logit_scale
     probabilities, rights = [], []
     for sample in samples:
         goals = speaking(sample.world.family)
@@ -332,11 +332,6 @@ def calibration_table(model: Known, samples: list[Sample]) -> Table:
         mean = [float(values[inside].mean()), float(right[inside].mean())] if inside.any() else [np.nan, np.nan]
         table[f"{low:g} to {min(high, 1):g}",] = [float(inside.sum()), *mean]
     return table
-
-
-def scale_of(encoder: EmbeddedCLIPEncoder) -> float:
-    """What CLIP multiplies cosines by, before a softmax."""
-    return float(encoder._model.logit_scale.exp())
 
 
 def encoding_cost(encoder: EmbeddedCLIPEncoder) -> float:

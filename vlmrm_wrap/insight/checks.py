@@ -133,7 +133,7 @@ def check_prompts(encoder: "Encoder", goal: Sequence[str], baseline: Sequence[st
 
 def check_env_is_known(clip: "Encoder", env: Any) -> list[Finding]:
     """The embedded model scores any env with confidence, and most without meaning."""
-    known = json.loads(getattr(clip, "metadata", {}).get("env_ids", "[]"))
+    known = list(dict.fromkeys(json.loads(getattr(clip, "metadata", {}).get("env_ids", "[]"))))
     if not known or (env.spec is not None and env.spec.id in known):
         return []
     message = f"{clip.name!r} knows {', '.join(known)} and nothing else: here its rewards mean nothing"

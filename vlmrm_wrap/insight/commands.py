@@ -16,6 +16,7 @@ from vlmrm_wrap.insight import sweep as _sweep
 from vlmrm_wrap.insight import video as _video
 from vlmrm_wrap.insight.plotting import check_plotting
 from vlmrm_wrap.insight.policies import Act, RunFolder, closing, load_policy, make_env, random_policy
+from vlmrm_wrap.protocols import RewardModel, as_reward_model
 from vlmrm_wrap.wrappers.horizon import FixedHorizon
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def video(options: Namespace) -> int:
         )
     env = run.make_env() if run is not None and options.env is None else _env(options)
     with closing(env):
-        model = _model_of(run) if run is not None and options.goal is None else _model(options, alpha=_alpha(options))
+        model: RewardModel = _model(options, alpha=_alpha(options)) if options.goal is not None else _model_of(run)
         recording = _video.video(
             env,
             model,
@@ -141,12 +142,11 @@ def _model(options: Namespace, *, alpha: float) -> "CLIPRewardModel":
     )
 
 
-def _model_of(run: RunFolder) -> "CLIPRewardModel":
-    from vlmrm_wrap.reward_model import CLIPRewardModel
-
+def _model_of(run: RunFolder | None) -> RewardModel:
+    assert run is not None
     if run.recipe is None:
-        raise ValueError(f"{run.path} was paid a constant, not by prompts: give --goal")
-    return CLIPRewardModel.from_recipe(run.recipe)
+        raise ValueError(f"{run.path} is a control, whose reward was not written in prompts: give --goal")
+    return as_reward_model(run.recipe)
 
 
 def _policy(policy: str | Path, env: gym.Env[Any, Any], seed: int) -> Act:

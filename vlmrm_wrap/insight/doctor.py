@@ -102,14 +102,15 @@ def doctor(
     frames, terminations = _random_steps(env, steps, seed, diagnosis)
     found += check_prompts(clip, goal, baseline, alpha)
     found += check_env_is_known(clip, env)
+    # without a cache, which would time itself, and give one frame's bits in every batch size
     scored = all(finding.about != "prompts" or finding.severity != "error" for finding in found)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnknownPromptWarning)  # it is a finding already
         if scored:
             both: dict[str, Any] = {"goal_prompts": goal, "baseline_prompts": baseline or None, "alpha": alpha}
-            model = CLIPRewardModel(clip, **both, resize_mode=resize_mode)
+            model = CLIPRewardModel(clip, **both, resize_mode=resize_mode, cache=False)
         else:  # what CLIP sees can be shown all the same
-            model = CLIPRewardModel(clip, goal_prompts="a", alpha=0.0, resize_mode=resize_mode)
+            model = CLIPRewardModel(clip, goal_prompts="a", alpha=0.0, resize_mode=resize_mode, cache=False)
     if not len(frames):
         return diagnosis
     shown = model.preview(frames)

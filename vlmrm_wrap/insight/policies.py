@@ -39,7 +39,7 @@ _CONFIG, _REWARD_MODEL = "config.yaml", "reward_model.json"
 class RunFolder:
     """What a run of experiments/train_ppo.py says about itself.
 
-    ``recipe`` is None for a run that was paid a constant. ``policy`` is the checkpoint with the best CLIP return.
+    ``recipe`` is None for a control, whose reward was not CLIP's. ``policy``: the checkpoint with the best CLIP return.
     """
 
     path: Path

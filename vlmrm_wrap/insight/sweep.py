@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from vlmrm_wrap.insight.tables import rank_correlation, table, write_csv
 from vlmrm_wrap.protocols import FrameScores
 from vlmrm_wrap.reward import reward_from_similarities
 
+if TYPE_CHECKING:
+    from vlmrm_wrap.reward_model import CLIPRewardModel
+
 __all__ = ["SCORES", "Sweep", "sweep"]
 
 SCORES = "scores.npz"
@@ -25,6 +28,7 @@ SCORES = "scores.npz"
 
 Prompts = str | Sequence[str]
 
+_TOLERANCE = 1e-3  # of similarities: devices differ by less, and the weights of two trainings by more
 _AGAIN = "the frames have to be rendered and encoded again, once:"
 
 
@@ -107,11 +111,10 @@ def sweep(
         for name, prompts in (("goal_prompts", goal_prompts), ("baseline_prompts", baseline_prompts))
         if prompts is not None
     }
-    recipe = {**recording.recipe, **changed}
     if alphas is None and changed:
         alphas = [recording.recipe["alpha"]]
     elif alphas is None:
-        alphas = [0.0] if recipe["baseline_prompts"] is None else [0.0, 0.25, 0.5, 0.75, 1.0]
+        alphas = [0.0] if recording.recipe["baseline_prompts"] is None else [0.0, 0.25, 0.5, 0.75, 1.0]
     if not changed:
         scores = FrameScores(recording.rewards, recording.goal_similarity, recording.baseline_similarity)
         return Sweep(recording, _rewards(scores, recording.constants, alphas), "nothing")
@@ -120,12 +123,28 @@ def sweep(
             f"{path} stores no embeddings, and for other prompts {_AGAIN} vlmrm-wrap video ... --scores {path} "
             "--embeddings. Other alphas need nothing"
         )
+    model = _model_of(recording, path).with_settings(**changed, alpha=max(alphas))
+    return Sweep(
+        recording, _rewards(model.score_embeddings(recording.embeddings), model.constants, alphas), "sentences"
+    )
+
+
+def _model_of(recording: Recording, path: Path) -> "CLIPRewardModel":
+    """The model that the recording was made with; ValueError if its weights are other ones by now."""
     from vlmrm_wrap.reward_model import CLIPRewardModel
 
+    assert recording.recipe is not None
+    assert recording.embeddings is not None
     # where the run had its image tower need not exist here, and sentences are encoded in float32 anyway
-    model = CLIPRewardModel.from_recipe({**recipe, "alpha": max(alphas), "device": "auto", "dtype": "auto"})
-    rewards = _rewards(model.score_embeddings(recording.embeddings), model.constants, alphas)
-    return Sweep(recording, rewards, "the sentences")
+    here = {"device": "auto", "dtype": "auto", "backend": "torch"}
+    model = CLIPRewardModel.from_recipe({**recording.recipe, **here})
+    again = model.score_embeddings(recording.embeddings).goal_similarity
+    if np.abs(again - recording.goal_similarity).max(initial=0.0) > _TOLERANCE:
+        raise ValueError(
+            f"{path} was recorded with other weights of {recording.recipe['encoder']!r} than this version has, so for "
+            f"other prompts {_AGAIN} vlmrm-wrap video ... --scores {path} --embeddings. Other alphas need nothing"
+        )
+    return model
 
 
 def _rewards(

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmrm_wrap.insight.metrics import spearman
+
 __all__ = ["rank_correlation", "table", "write_csv"]
 
 
@@ -34,15 +36,7 @@ def write_csv(path: str | os.PathLike[str], columns: dict[str, Sequence[Any] | N
 
 
 def rank_correlation(first: NDArray[Any], second: NDArray[Any]) -> float:
-    """Spearman's, in [-1, 1], equal values sharing their mean rank; NaN if either has one value only."""
-    first, second = _ranks(first), _ranks(second)
-    scale = float(np.sqrt((first @ first) * (second @ second)))
-    return float(first @ second) / scale if scale > 0 else float("nan")
-
-
-def _ranks(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Ranks with mean 0."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    ranks -= ranks.mean()
-    return ranks
+    """Spearman's, in [-1, 1]; NaN if either is the same everywhere, and correlates with nothing."""
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return float("nan")
+    return spearman(first, second)

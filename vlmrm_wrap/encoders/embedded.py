@@ -26,8 +26,8 @@ __all__ = ["EmbeddedCLIPEncoder", "load_embedded"]
 _FORMAT_VERSION = "1"
 _END_OF_TEXT = VOCABULARY - 1  # the tokenizer's last
 
-# Words that carry no content of their own: unknown or not, they are no reason to warn. Negations
-# are not among them on purpose: the model does not understand "not" and must say so.
+# Words that carry no content of their own: unknown or not, they are no reason to warn. Negations are not among
+# them: a model that was not taught "not" must say so.
 _STOP_WORDS = (
     "a an the this that these those it its is are be being been was were has have of in on at to"
     " from by for with as and or while which who there here 's"

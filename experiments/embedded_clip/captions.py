@@ -95,15 +95,15 @@ def _split(sections: Mapping[str, list[str]], words: Mapping[str, Sequence[str]]
     """A wording is held out by its checksum, if all its words are taught by three others."""
     chosen = {wording for section in sections.values() for wording in section if zlib.crc32(wording.encode()) % 5 == 0}
     rest = [wording for section in sections.values() for wording in section if wording not in chosen]
-    counts = Counter(word for wording in rest for word in set(_words(wording)))
-    held_out = {wording for wording in chosen if all(counts[word] >= 3 for word in _words(wording))}
+    counts = Counter(word for wording in rest for word in set(words_of(wording)))
+    held_out = {wording for wording in chosen if all(counts[word] >= 3 for word in words_of(wording))}
     return (
         {name: [wording for wording in section if wording not in held_out] for name, section in sections.items()},
         {name: [wording for wording in section if wording in held_out] for name, section in sections.items()},
     )
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
     """Lower-case words, without slots and numbers, as EmbeddedCLIPEncoder.unknown_words takes them."""
     return re.findall(r"\b[a-z]\w*", re.sub(r"{\w+}", " ", text.lower()))
 
@@ -276,4 +276,4 @@ def taught_words() -> list[str]:
         for region in family.regions:
             texts += read.trained[region.name]
             texts += [mirror(wording) for wording in read.trained[region.name] if region.mirrored]
-    return sorted({word for text in texts for word in _words(text)})
+    return sorted({word for text in texts for word in words_of(text)})

@@ -278,9 +278,11 @@ def output_of(process: subprocess.Popen[str]) -> str:
 
 def test_training_repeats_itself_and_the_result_can_be_evaluated(tmp_path: Path):
     files = [tmp_path / "first.safetensors", tmp_path / "second.safetensors"]
-    tiny = ("--steps", "2", "--frames", "0.001", "--out")
+    tiny = ("--steps", "4", "--frames", "0.001", "--out")
     runs = [start("train.py", *tiny, str(out), hash_seed=i) for i, out in enumerate(files)]
-    assert all("step     2/2" in output_of(run) for run in runs)
+    for output in map(output_of, runs):
+        assert "read     2/2" in output
+        assert "see     2/2" in output
     first, second = (out.read_bytes() for out in files)
     assert first == second
     report = output_of(start("evaluate.py", str(files[0]), "--frames", "20"))
@@ -298,6 +300,18 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 class TestSentences:
+    def test_every_wording_is_read_about_equally_often(self, scripts: ModuleType):
+        """Both sides of a mirrored wording are a sentence each; joined sentences come on top."""
+        family = next(f for f in scripts.FAMILIES if f.name == "pendulum")
+        writer, trained = scripts.Writer(np.random.default_rng(0)), scripts.phrases(family).trained
+        drawn = [writer.caption(family).aims for _ in range(4000)]
+        for name, sides in (("upright", 1), ("horizontal left", 2)):
+            region = next(region for region in family.regions if region.name == name)
+            aims = {region.aims, tuple(scripts._mirrored(aim, family) for aim in region.aims)}
+            sentences = sum(len(trained[r.name]) * (2 if r.mirrored else 1) for r in family.regions)
+            expected = sides * len(trained[name]) / sentences
+            assert sum(said in aims for said in drawn) / len(drawn) == pytest.approx(expected, rel=0.25)
+
     def test_presets_are_ours_and_never_said(self, scripts: ModuleType):
         texts = set(scripts.write_captions(np.random.default_rng(5), 6000).texts)
         assert len(texts) > 4000
@@ -317,8 +331,10 @@ class TestSentences:
         for family in scripts.FAMILIES:
             _, trained, held_out = scripts.phrases(family)
             assert not set().union(*trained.values()) & set().union(*held_out.values())
-            words = {word for section in trained.values() for text in section for word in scripts._words(text)}
-            assert {word for section in held_out.values() for text in section for word in scripts._words(text)} <= words
+            words = {word for section in trained.values() for text in section for word in scripts.words_of(text)}
+            assert {
+                word for section in held_out.values() for text in section for word in scripts.words_of(text)
+            } <= words
 
     @pytest.mark.parametrize(
         ("text", "twin"),
@@ -364,6 +380,24 @@ class TestSentences:
         assert [aim.sense for aim in right.aims if aim.attribute == "cart_x"] == [-1]
         assert "left" in left.text
         assert "right" in right.text
+
+
+def test_texts_of_all_lengths_are_read_in_their_order(scripts: ModuleType):
+    training_model = importlib.import_module("training_model")
+    torch.manual_seed(0)
+    vocabulary = training_model.Vocabulary()
+    model = training_model.TinyCLIP(len(vocabulary)).float()
+    texts = [
+        "upright",
+        "a pole and a cart, and the pole is upright",
+        "is the pole upright?",
+        "a car",
+        "the pole has fallen",
+    ]
+    with torch.no_grad():
+        together = model.embed_tokens(vocabulary.encode(texts))
+        alone = torch.cat([model.embed_tokens(vocabulary.encode([text])) for text in texts])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
 def test_pictures_and_states_are_mirrored_alike(scripts: ModuleType):

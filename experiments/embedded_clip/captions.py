@@ -95,21 +95,29 @@ def _split(sections: Mapping[str, list[str]], words: Mapping[str, Sequence[str]]
     """A wording is held out by its checksum, if all its words are taught by three others."""
     chosen = {wording for section in sections.values() for wording in section if zlib.crc32(wording.encode()) % 5 == 0}
     rest = [wording for section in sections.values() for wording in section if wording not in chosen]
-    counts = Counter(word for wording in rest for word in set(_words(wording)))
-    held_out = {wording for wording in chosen if all(counts[word] >= 3 for word in _words(wording))}
+    counts = Counter(word for wording in rest for word in set(words_of(wording)))
+    held_out = {wording for wording in chosen if all(counts[word] >= 3 for word in words_of(wording))}
     return (
         {name: [wording for wording in section if wording not in held_out] for name, section in sections.items()},
         {name: [wording for wording in section if wording in held_out] for name, section in sections.items()},
     )
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
     """Lower-case words, without slots and numbers, as EmbeddedCLIPEncoder.unknown_words takes them."""
     return re.findall(r"\b[a-z]\w*", re.sub(r"{\w+}", " ", text.lower()))
 
 
+@cache
+def reading_shares() -> Array:
+    """(families,): how often each is spoken of, so that each wording is read about equally often."""
+    counts = np.array([sum(map(len, phrases(family).trained.values())) for family in FAMILIES], float)
+    shares: Array = counts / counts.sum()
+    return shares
+
+
 class Writer:
-    """Draws captions: a family, a region by its share, one of its wordings, words for its slots."""
+    """Draws captions: a family, one of its wordings, words for its slots."""
 
     def __init__(self, rng: np.random.Generator, *, held_out: bool = False) -> None:
         self._rng, self._held_out = rng, held_out
@@ -117,11 +125,11 @@ class Writer:
     def any_caption(self) -> Caption:
         if not self._held_out and self._chance(ANY_PICTURE_CHANCE):
             return Caption(self._pick(ANY_PICTURE), None, (), -4)
-        return self.caption(FAMILIES[self._weighted([family.share for family in FAMILIES])])
+        return self.caption(FAMILIES[self._weighted(reading_shares())])
 
     def caption(self, family: Family) -> Caption:
         regions = [region for region in family.regions if self._wordings(family, region)]
-        region = regions[self._weighted([region.share for region in regions])]
+        region = regions[self._weighted([self._weight(family, region) for region in regions])]
         caption = self.of_region(family, region)
         partners = [other for other in regions if region.topic and other.topic not in ("", region.topic)]
         if partners and not self._held_out and self._chance(JOIN_CHANCE):
@@ -146,6 +154,10 @@ class Writer:
         if region.mirrored and (self._chance(0.5) if right is None else right):
             text, aims = mirror(text), tuple(_mirrored(aim, family) for aim in aims)
         return Caption(text, family, aims, region.offset)
+
+    def _weight(self, family: Family, region: Region) -> float:
+        """A wording of a mirrored region is two sentences."""
+        return region.share * len(self._wordings(family, region)) * (2 if region.mirrored else 1)
 
     def _wordings(self, family: Family, region: Region) -> Sequence[str]:
         return (phrases(family).held_out if self._held_out else phrases(family).trained)[region.name]
@@ -264,4 +276,4 @@ def taught_words() -> list[str]:
         for region in family.regions:
             texts += read.trained[region.name]
             texts += [mirror(wording) for wording in read.trained[region.name] if region.mirrored]
-    return sorted({word for text in texts for word in _words(text)})
+    return sorted({word for text in texts for word in words_of(text)})

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from failures import weak_wordings
 from measures import (
     ALPHAS,
     VIEWS,
@@ -38,7 +39,6 @@ from measures import (
     retrieval_table,
     side_table,
     speaking,
-    weak_wordings,
     wording_table,
 )
 from pictures import draw
@@ -87,7 +87,11 @@ def sections(models: list[Known], samples: list[Sample]) -> Iterator[str]:
         "Held-out wordings as goals, held-out names as baselines: Spearman correlation of the reward with the truth of "
         "the wording.\n\n" + over_models(wording_table, "env", "wordings", *alphas, "worst at 0.5", "below 0.5")
     )
-    yield "Wordings below 0.5 at alpha 0.5, first model:\n\n" + weak_wordings(models[0], samples)
+    yield (
+        "Wordings below 0.5 at alpha 0.5, first model; which region each is taken for, with the correlation that shows "
+        "it; and the word in it that the fewest training wordings of its world hold.\n\n"
+        + weak_wordings(models[0], samples)
+    )
     yield (
         "Contradictions, held-out wordings on both sides: the share of frames on which the truer of the two has the "
         "higher cosine.\n\n" + over_models(denial_table, "env", "region", "against", "right")

@@ -216,16 +216,6 @@ def wording_table(model: Known, samples: list[Sample]) -> Table:
     return table
 
 
-def weak_wordings(model: Known, samples: list[Sample]) -> str:
-    lines = [
-        f"| {name_of(sample)} | {goal.text} | {scores[1]:.2f} |"
-        for sample in samples
-        for goal, scores in wording_scores(model, sample)
-        if scores[1] < 0.5
-    ]
-    return "\n".join(["| env | wording | Spearman |", "| --- | --- | --- |", *lines]) if lines else "None."
-
-
 def family_rows(sample: Sample) -> Array:
     return np.full(len(sample.states), FAMILIES.index(sample.world.family))
 

@@ -2,10 +2,15 @@
 
     python experiments/embedded_clip/train.py            # the shipped model
 
-Renders the frames of every world, then trains on 120 frames and 152 freshly written captions a step. The loss is
-CLIP's with soft targets: instead of one right caption per image, every caption has a likelihood, computed from the
-simulator's state (captions.py). The budget is counted in steps, not minutes: the same seed gives the same weights on
-the same machine.
+Renders the frames of every world, then trains in two stages.
+
+1. The text tower learns to read, together with a `StateReader`: a small network that is told the states of the worlds
+   as numbers. The loss is CLIP's with soft targets: instead of one right caption per state, every caption has a
+   likelihood, computed from the state (captions.py).
+2. The image tower learns to see: to embed each frame where the reader embeds its state. No sentence is read any more,
+   so all of the time goes into pictures.
+
+The budget is counted in steps, not minutes: the same seed gives the same weights on the same machine.
 
 Ctrl-C and SIGTERM leave the package as it was and write what has been learnt beside it, as `*.partial.safetensors`.
 """
@@ -16,6 +21,7 @@ import argparse
 import math
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,24 +31,25 @@ from captions import (
     attribute_columns,
     attributes_of,
     log_likelihood,
+    reading_shares,
     speaks_of_another,
     write_captions,
 )
 from pictures import draw_views
 from torch import Tensor, nn
 from torch.nn import functional
-from training_model import EMBED_DIM, TinyCLIP, Vocabulary, export, normalise
+from training_model import EMBED_DIM, StateReader, TinyCLIP, Vocabulary, export, normalise
 from worlds import FAMILIES, WORLDS, Array, Family
 
 ASSET = Path(__file__).parents[2] / "vlmrm_wrap/encoders/assets/embedded_clip.safetensors"
-IMAGES_PER_STEP, CAPTIONS_PER_STEP = 120, 152
-LEARNING_RATE, WARM_UP_STEPS, WEIGHT_DECAY = 1e-3, 60, 0.05
-WORD_DROPOUT = 0.12
+STATES_PER_STEP, CAPTIONS_PER_STEP, IMAGES_PER_STEP = 200, 160, 120
+READING = 0.55  # of all steps; in the rest it learns to see
+LEARNING_RATE, WARM_UP_STEPS = 2e-3, 60
+READING_DECAY, SEEING_DECAY = 0.5, 0.05  # of weights: there are fewer sentences than pictures to learn by heart
+WORD_DROPOUT, MEANING_WEIGHT = 0.1, 0.5
 # Of the normalised image, where 1 is about 70 of 255 levels: an image's own noise and change of colours are drawn from
 # half normal and normal distributions of these widths.
 PIXEL_NOISE, BRIGHTNESS, TINT = 0.05, 0.06, 0.03
-
-HINT_WEIGHT = 0.5
 
 # The loss reads the likelihoods at two temperatures. At 1 only captions that nearly fit count,
 # which makes the reward steep near the goal. At 4 the far ones count too, and the reward stays
@@ -50,12 +57,33 @@ HINT_WEIGHT = 0.5
 FAR_TEMPERATURE, FAR_WEIGHT = 4.0, 3.0
 NEVER = -1e4  # a finite logit of probability 0: infinities would make the divergence NaN
 
-# (families, attributes): 1 where a family's worlds have the attribute.
-OWN_ATTRIBUTES = np.array([
-    [any(name in world.measure(world.sample(np.random.default_rng(0), 2)) for world in WORLDS if world.family is family)
-     for name in attribute_columns()]
-    for family in FAMILIES
-], np.float32)  # fmt: skip
+# The second stage: how far the embedding is off, and how differently it fits sentences of its family.
+SENTENCES, SENTENCES_PER_STEP = 6000, 400
+OFF_WEIGHT = 20.0
+
+
+class Meanings(nn.Module):
+    """A head that is thrown away after training: what a sentence aims at, read linearly from its embedding.
+
+    CLIP's loss alone tells the text tower little until the reader of states has learnt something.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._attributes = len(attribute_columns())
+        self._head = nn.Linear(EMBED_DIM, 3 * self._attributes + len(FAMILIES) + 1)
+
+    def loss(self, embeddings: Tensor, captions: CaptionBatch) -> Tensor:
+        k = self._attributes
+        values, weights, senses, families = self._head(10 * embeddings).split([k, k, k, len(FAMILIES) + 1], dim=1)
+        wanted = [torch.from_numpy(array) for array in (captions.values, captions.weights, captions.senses)]
+        spoken_of = wanted[1] > 0
+        gaps = [
+            (functional.smooth_l1_loss(values, wanted[0], reduction="none") * spoken_of).sum() / spoken_of.sum(),
+            functional.smooth_l1_loss(weights, wanted[1], reduction="none").sum(1).mean(),
+            functional.smooth_l1_loss(senses, wanted[2], reduction="none").sum(1).mean(),
+        ]
+        return sum(gaps, functional.cross_entropy(families, torch.from_numpy(captions.family + 1)))
 
 
 class Frames:
@@ -74,35 +102,32 @@ class Frames:
             print(f"rendered {n:6d} {world.env_id:26s} {seconds:5.0f} s", flush=True)
         self.images = [torch.cat(images[family]) for family in FAMILIES]
         self.attributes = [np.concatenate(attributes[family]) for family in FAMILIES]
-        self.signs = [_signs(family) for family in FAMILIES]
-        share = np.array([family.share for family in FAMILIES])
-        self.share = share / share.sum()
 
-    def batch(self, rng: np.random.Generator, n: int) -> tuple[Tensor, Array, Array]:
-        """Normalised images (n, 3, 64, 64), attributes (n, k), family indices (n,)."""
-        family = np.sort(rng.choice(len(FAMILIES), size=n, p=self.share))
-        images, attributes = [], []
-        for index in range(len(FAMILIES)):
-            rows = rng.integers(len(self.images[index]), size=int((family == index).sum()))
-            chosen, values = self.images[index][torch.from_numpy(rows)], self.attributes[index][rows]
-            if self.signs[index] is not None:  # left and right are alike: half of the pictures are mirrored
-                flip = rng.random(len(rows)) < 0.5
-                chosen = torch.where(torch.from_numpy(flip)[:, None, None, None], chosen.flip(-1), chosen)
-                values = np.where(flip[:, None], values * self.signs[index], values)
-            images.append(chosen)
-            attributes.append(values)
-        return normalise(torch.cat(images)), np.concatenate(attributes), family
+    def draw(self, rng: np.random.Generator, n: int, shares: Array) -> tuple[list[Array], list[Array], Array, Array]:
+        """(rows, mirrored) of each family, attributes (n, k), family indices (n,)."""
+        family = np.sort(rng.choice(len(FAMILIES), size=n, p=shares))
+        rows, mirrored, attributes = [], [], []
+        for index, own in enumerate(FAMILIES):
+            chosen = rng.integers(len(self.images[index]), size=int((family == index).sum()))
+            flip = (rng.random(len(chosen)) < 0.5) & bool(own.signed)  # where left and right are alike: half
+            signs = np.array([-1.0 if name in own.signed else 1.0 for name in attribute_columns()], np.float32)
+            values = self.attributes[index][chosen]
+            rows.append(chosen)
+            mirrored.append(flip)
+            attributes.append(np.where(flip[:, None], values * signs, values))
+        return rows, mirrored, np.concatenate(attributes), family
+
+    def show(self, rows: list[Array], mirrored: list[Array]) -> Tensor:
+        """Normalised images (n, 3, 64, 64) of what was drawn."""
+        shown = []
+        for images, chosen, flip in zip(self.images, map(torch.from_numpy, rows), mirrored, strict=True):
+            picked = images[chosen]
+            shown.append(torch.where(torch.from_numpy(flip)[:, None, None, None], picked.flip(-1), picked))
+        return normalise(torch.cat(shown))
 
     def first_of_each(self, n: int) -> Tensor:
         """Normalised images, n of each family."""
         return normalise(torch.cat([images[:n] for images in self.images]))
-
-
-def _signs(family: Family) -> Array | None:
-    """What a mirrored picture multiplies the attributes by; None where pictures must not be mirrored."""
-    if not family.signed:
-        return None
-    return np.array([-1.0 if name in family.signed else 1.0 for name in attribute_columns()], np.float32)
 
 
 def recoloured(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -127,12 +152,15 @@ def main() -> None:
     frames = Frames(args.seed, args.frames)
     rendered = time.process_time() - cpu_start
     vocabulary = Vocabulary()
-    model = TinyCLIP(len(vocabulary)).float()
+    model, reader = TinyCLIP(len(vocabulary)).float(), StateReader(len(attribute_columns()), len(FAMILIES))
     model.centre_on(frames.first_of_each(400))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{len(vocabulary)} rows of vocabulary, {parameters} parameters")
 
-    done = train(model, vocabulary, frames, np.random.default_rng([args.seed, 1]), args.steps)
+    rng, reading = np.random.default_rng([args.seed, 1]), max(1, round(READING * args.steps))
+    done = learn_to_read(model, reader, vocabulary, frames, rng, reading)
+    if done == reading:
+        done += learn_to_see(model, reader, vocabulary, frames, rng, args.steps - reading)
     finished = done == args.steps
     path = args.out if finished else args.out.with_suffix(".partial.safetensors")
     export(model, vocabulary, path, seed=args.seed, steps=done)
@@ -147,76 +175,97 @@ def main() -> None:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=3200)
+    parser.add_argument("--steps", type=int, default=6600)
     parser.add_argument("--out", type=Path, default=ASSET, help="the safetensors file to write")
     parser.add_argument("--frames", type=float, default=1.0, help="fraction of the frames to render")
     return parser.parse_args()
 
 
-class Hints(nn.Module):
-    """Heads that are thrown away after training: what an image shows and what a sentence aims at, read linearly.
-
-    CLIP's loss alone tells each tower little until the other has learnt something.
-    """
-
-    def __init__(self, attributes: int) -> None:
-        super().__init__()
-        self.image = nn.Linear(EMBED_DIM, attributes + len(FAMILIES))
-        self.text = nn.Linear(EMBED_DIM, 3 * attributes + len(FAMILIES) + 1)
-
-    def of_images(self, embeddings: Tensor, attributes: Array, family: Array) -> Tensor:
-        k = attributes.shape[1]
-        read, families = self.image(10 * embeddings).split([k, len(FAMILIES)], dim=1)
-        own = torch.from_numpy(OWN_ATTRIBUTES[family])
-        gap = functional.smooth_l1_loss(read, torch.from_numpy(attributes), reduction="none")
-        return (gap * own).sum() / own.sum() + functional.cross_entropy(families, torch.from_numpy(family))
-
-    def of_texts(self, embeddings: Tensor, captions: CaptionBatch) -> Tensor:
-        k = captions.values.shape[1]
-        values, weights, senses, families = self.text(10 * embeddings).split([k, k, k, len(FAMILIES) + 1], dim=1)
-        wanted = [torch.from_numpy(array) for array in (captions.values, captions.weights, captions.senses)]
-        spoken_of = wanted[1] > 0
-        gaps = [
-            (functional.smooth_l1_loss(values, wanted[0], reduction="none") * spoken_of).sum() / spoken_of.sum(),
-            functional.smooth_l1_loss(weights, wanted[1], reduction="none").sum(1).mean(),
-            functional.smooth_l1_loss(senses, wanted[2], reduction="none").sum(1).mean(),
-        ]
-        return sum(gaps, functional.cross_entropy(families, torch.from_numpy(captions.family + 1)))
-
-
-def train(model: TinyCLIP, vocabulary: Vocabulary, frames: Frames, rng: np.random.Generator, steps: int) -> int:
-    """Trains in place; returns the steps done, fewer than `steps` after Ctrl-C."""
-    hints = Hints(len(attribute_columns()))
-    optimizer = make_optimizer(model, hints)
+def learn_to_read(
+    model: TinyCLIP, reader: StateReader, vocabulary: Vocabulary, frames: Frames, rng: np.random.Generator, steps: int
+) -> int:
+    """Trains the text tower and the reader of states; returns the steps done."""
     noise = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    progress = Progress(steps)
+    meanings = Meanings()
+
+    def loss() -> tuple[float, Tensor]:
+        _, _, attributes, family = frames.draw(rng, STATES_PER_STEP, reading_shares())
+        captions = write_captions(rng, CAPTIONS_PER_STEP)
+        tokens = vocabulary.drop(vocabulary.encode(captions.texts), WORD_DROPOUT, noise)
+        known = reader(torch.from_numpy(attributes), torch.from_numpy(family))
+        read = model.embed_tokens(tokens)
+        target, foreign = log_likelihood(attributes, family, captions), speaks_of_another(family, captions)
+        near, divergences = contrast(
+            model.scale() * known @ read.T, torch.from_numpy(target), torch.from_numpy(foreign)
+        )
+        return near, divergences + MEANING_WEIGHT * meanings.loss(read, captions)
+
+    text_tower = {name: p for name, p in model.named_parameters() if not name.startswith("visual.")}
+    helpers = nn.ModuleDict({"reader": reader, "meanings": meanings})
+    return train("read", loss, text_tower | dict(helpers.named_parameters()), READING_DECAY, steps)
+
+
+def learn_to_see(
+    model: TinyCLIP, reader: StateReader, vocabulary: Vocabulary, frames: Frames, rng: np.random.Generator, steps: int
+) -> int:
+    """Trains the image tower towards the reader's embeddings; returns the steps done."""
+    noise = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    shares = np.array([family.share for family in FAMILIES])
+    with torch.no_grad():
+        captions = write_captions(rng, SENTENCES)
+        sentences = torch.cat([model.embed_tokens(part) for part in vocabulary.encode(captions.texts).split(500)])
+        scale = model.scale()
+
+    def loss() -> tuple[float, Tensor]:
+        rows, mirrored, attributes, family = frames.draw(rng, IMAGES_PER_STEP, shares / shares.sum())
+        with torch.no_grad():
+            wanted = reader(torch.from_numpy(attributes), torch.from_numpy(family))
+        seen = model.embed_images(recoloured(frames.show(rows, mirrored), noise))
+        chosen = rng.choice(SENTENCES, SENTENCES_PER_STEP, replace=False)
+        some = sentences[torch.from_numpy(chosen)]
+        foreign = torch.from_numpy((family[:, None] != captions.family[None, chosen]) & (captions.family[chosen] >= 0))
+        off = (1 - (seen * wanted).sum(1)).mean()
+        _, divergences = contrast(scale * seen @ some.T, scale * wanted @ some.T, foreign)
+        return off.item(), OFF_WEIGHT * off + divergences
+
+    return train("see", loss, dict(model.visual.named_parameters()), SEEING_DECAY, steps)
+
+
+def train(
+    what: str,
+    loss: Callable[[], tuple[float, Tensor]],
+    parameters: dict[str, nn.Parameter],
+    decay: float,
+    steps: int,
+) -> int:
+    """`steps` steps of `loss()`, a pair (to report, to minimise). Returns the steps done, fewer after Ctrl-C."""
+    optimizers = make_optimizers(parameters, decay)
+    progress = Progress(what, steps)
     step = 0
     try:
         while step < steps:
-            for group in optimizer.param_groups:
-                group["lr"] = group["factor"] * learning_rate(step, steps)
-            images, attributes, family = frames.batch(rng, IMAGES_PER_STEP)
-            captions = write_captions(rng, CAPTIONS_PER_STEP)
-            tokens = vocabulary.drop(vocabulary.encode(captions.texts), WORD_DROPOUT, noise)
-            seen, read = model.embed_images(recoloured(images, noise)), model.embed_tokens(tokens)
-            near, loss = losses(model.scale() * seen @ read.T, attributes, family, captions)
-            loss += HINT_WEIGHT * (hints.of_images(seen, attributes, family) + hints.of_texts(read, captions))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
+            report, minimised = loss()
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["factor"] * learning_rate(step, steps)
+                optimizer.zero_grad(set_to_none=True)
+            minimised.backward()
+            nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
             step += 1
-            progress.report(step, near, model.scale().item())
+            progress.report(step, report)
     except KeyboardInterrupt:
-        print(f"\nstopped after {step} of {steps} steps")
+        print(f"\nstopped after {step} of {steps} steps of learning to {what}")
     return step
 
 
-def losses(logits: Tensor, attributes: Array, family: Array, captions: CaptionBatch) -> tuple[float, Tensor]:
-    """(divergence from the targets at temperature 1, the loss), images to captions and back."""
-    target = torch.from_numpy(log_likelihood(attributes, family, captions))
+def contrast(logits: Tensor, target: Tensor, foreign: Tensor) -> tuple[float, Tensor]:
+    """(divergence from the targets at temperature 1, the loss), rows to columns and back.
+
+    logits, target: (m, n), of m states or images and n captions; foreign: bool (m, n), the two are of two families.
+    """
     near = (divergence(logits, target) + divergence(logits.T, target.T)) / 2
-    foreign = torch.from_numpy(speaks_of_another(family, captions))
     far_logits, far_target = ((values / FAR_TEMPERATURE).masked_fill(foreign, NEVER) for values in (logits, target))
     far = (divergence(far_logits, far_target) + divergence(far_logits.T, far_target.T)) / 2
     return near.item(), near + FAR_WEIGHT * far
@@ -228,16 +277,27 @@ def divergence(logits: Tensor, target: Tensor) -> Tensor:
     return (wanted.exp() * (wanted - logits.log_softmax(dim=1))).sum(dim=1).mean()
 
 
-def make_optimizer(model: TinyCLIP, hints: Hints) -> torch.optim.Optimizer:
-    """Weight decay pulls on matrices only, not on biases, norms and the logit scale."""
-    words = model.token_embedding.weight
-    parameters = [p for p in (*model.parameters(), *hints.parameters()) if p is not words]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": WEIGHT_DECAY, "factor": 1.0},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0, "factor": 1.0},
-        {"params": [words], "weight_decay": 0.0, "factor": 3.0},  # most words are rare: few steps move them
+def make_optimizers(parameters: dict[str, nn.Parameter], decay: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the transformers, which learn twice as fast with it; AdamW for the rest.
+
+    Weight decay pulls on matrices only, not on biases, norms, the logit scale and the words.
+    """
+    kinds: dict[str, list[nn.Parameter]] = {"blocks": [], "matrices": [], "vectors": [], "words": []}
+    for name, parameter in parameters.items():
+        words, matrix, block = name == "token_embedding.weight", parameter.ndim >= 2, "resblocks" in name
+        kinds["words" if words else "vectors" if not matrix else "blocks" if block else "matrices"].append(parameter)
+    muon = [{"params": kinds["blocks"], "factor": 1.0}]
+    adam = [
+        {"params": kinds["matrices"], "weight_decay": decay, "factor": 1.0},
+        {"params": kinds["vectors"], "weight_decay": 0.0, "factor": 1.0},
+        {"params": kinds["words"], "weight_decay": 0.0, "factor": 3.0},  # most words are rare: few steps move them
     ]
-    return torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.98), fused=True)
+    return [
+        torch.optim.Muon(muon, lr=LEARNING_RATE, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(
+            [group for group in adam if group["params"]], lr=LEARNING_RATE, betas=(0.9, 0.98), fused=True
+        ),
+    ]
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -247,19 +307,18 @@ def learning_rate(step: int, steps: int) -> float:
 
 
 class Progress:
-    """A line every 50 steps: divergence averaged over them, logit scale, minutes left."""
+    """A line every 50 steps: the loss averaged over them, minutes left."""
 
-    def __init__(self, steps: int) -> None:
-        self._steps, self._start, self._recent = steps, time.monotonic(), list[float]()
+    def __init__(self, what: str, steps: int) -> None:
+        self._what, self._steps, self._start, self._recent = what, steps, time.monotonic(), list[float]()
 
-    def report(self, step: int, loss: float, scale: float) -> None:
+    def report(self, step: int, loss: float) -> None:
         self._recent.append(loss)
         if step % 50 and step != self._steps:
             return
         left = (time.monotonic() - self._start) / step * (self._steps - step) / 60
         mean = sum(self._recent) / len(self._recent)
-        print(f"step {step:5d}/{self._steps}  divergence {mean:.3f}  scale {scale:4.1f}"
-              f"  {left:5.1f} min left", flush=True)  # fmt: skip
+        print(f"{self._what} {step:5d}/{self._steps}  divergence {mean:.4f}  {left:5.1f} min left", flush=True)
         self._recent.clear()
 
 

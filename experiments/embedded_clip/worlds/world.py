@@ -54,7 +54,7 @@ class Region:
 
     name: str
     aims: tuple[Aim, ...] | Callable[[float], tuple[Aim, ...]]
-    share: float = 1.0  # how often it is spoken of, against the other regions of the family
+    share: float = 1.0  # how often each of its sentences is read, against those of the other regions
     offset: float = 0.0  # log-likelihood of a perfect fit: below 0 where a vaguer sentence should lose to a precise one
     mirrored: bool = False
     numbers: Sequence[float] = ()
@@ -63,7 +63,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Family:
-    """The sentences about one kind of picture, and the share of them in a training batch."""
+    """The sentences about one kind of picture, and the share of such pictures in a training batch."""
 
     name: str
     share: float

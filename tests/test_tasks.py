@@ -2,12 +2,14 @@
 
 import sys
 import xml.etree.ElementTree as ET
-from functools import partial
+from functools import partial, wraps
+from unittest.mock import Mock
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from fakes import PaintedEnv
+from gymnasium.envs.classic_control import Continuous_MountainCarEnv
 from PIL import Image
 
 from vlmrm_wrap import CLIPRewardVectorWrapper, FixedHorizon, FrameCapture, make_vec
@@ -116,9 +118,13 @@ class TestTexturedMountainCar:
     def test_small_moves_show_and_a_state_has_one_picture(self):
         env = TexturedMountainCar(gym.make("MountainCarContinuous-v0", render_mode="rgb_array"))
         env.reset(seed=0)
-        first, near, again = (put(env, position).render() for position in (-0.5, -0.4995, -0.5))  # a sixth of a pixel
-        assert (first != near).any()
+        elsewhere = put(env, 0.3).render().astype(int)
+        first, near, again = (put(env, position).render() for position in (-0.5, -0.4985, -0.5))
         np.testing.assert_array_equal(first, again)
+        weights = [np.abs(frame - elsewhere)[:, 180:290].sum((0, 2)) for frame in (first, near)]
+        centres = [(weight * np.arange(110)).sum() / weight.sum() for weight in weights]
+        # Half a pixel along the hill, less a tenth because the hill there turns the roof back.
+        assert centres[1] - centres[0] == pytest.approx(0.0015 * 600 / 1.8 - 0.1, abs=0.1)
         for edge in (-1.2, 0.6):
             assert put(env, edge).render().shape == (400, 600, 3)
 
@@ -128,13 +134,16 @@ class TestTexturedMountainCar:
         red, green, blue = env.render()[20:40, 553:575].reshape(-1, 3).astype(int).T
         assert ((red > 220) & (green > 170) & (blue < 60)).mean() > 0.5
 
-    def test_gymnasiums_own_picture_is_never_drawn(self):
+    def test_gymnasiums_own_picture_is_never_drawn(self, monkeypatch):
+        drawn = Mock(side_effect=AssertionError)
+        own = Continuous_MountainCarEnv.render
+        monkeypatch.setattr(Continuous_MountainCarEnv, "render", wraps(own)(lambda self: drawn()))
         env = FrameCapture(TexturedMountainCar(gym.make("MountainCarContinuous-v0", render_mode="rgb_array")))
         env.clip_arm(False)
         env.reset(seed=0)
         for _ in range(4):
             env.step(np.zeros(1, np.float32))
-        assert env.unwrapped.screen is None
+        assert not drawn.called
 
     def test_other_envs_and_modes_are_refused(self):
         with pytest.raises(ValueError, match=r"got .*CartPole.*; required: MountainCar-v0 or"):
@@ -246,14 +255,19 @@ class TestMuJoCo:
 
     def test_what_is_dressed_in_what(self, tmp_path):
         path = textured_mujoco_xml(
-            "Humanoid-v5", tmp_path, floor="tiles", sky=None, body={"head|hand": "skin", "^torso": "#102030"}
+            "Humanoid-v5",
+            tmp_path,
+            floor="tiles",
+            sky=None,
+            body={"head|hand": "skin", "^torso": "#102030", "o": "metal"},
         )
         root = ET.parse(path).getroot()
         materials = {geom.get("name"): geom.get("material") for geom in root.iter("geom") if geom.get("name")}
         assert materials["floor"] == "vlmrm_2d_tiles"
         assert materials["head"] == materials["left_hand"] == "vlmrm_cube_skin"
         assert materials["torso1"] == "vlmrm_cube_102030"
-        assert materials["left_foot"] is None
+        assert materials["left_foot"] == "vlmrm_cube_metal"  # as torso1 would be, if the first match didn't count
+        assert materials["left_thigh1"] is None
         assert not list(tmp_path.glob("sky*"))
         assert np.asarray(Image.open(tmp_path / "vlmrm_2d_tiles.png")).shape == (512, 512, 3)
 
@@ -274,7 +288,7 @@ class TestMuJoCo:
             "<mujoco><compiler assetdir='parts'/><asset><mesh name='bone' file='bone.obj'/></asset>"
             "<worldbody><geom type='plane' size='1 1 1'/><include file='body.xml'/></worldbody></mujoco>"
         )
-        model = mujoco.MjModel.from_xml_path(str(textured_mujoco_xml(own, tmp_path / "out", body={"arm": "metal"})))
+        model = mujoco.MjModel.from_xml_path(str(textured_mujoco_xml(own, tmp_path / "out")))
         assert (model.ntex, model.nmat, model.nmesh) == (3, 2, 1)  # sky, floor, metal
         assert (model.geom_matid >= 0).tolist() == [True, True, False]
         assert own.read_text().count("material") == 0

@@ -1,0 +1,39 @@
+"""What a run does otherwise than the preset of the paper that it names with --config."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+PRESETS = Path(__file__).resolve().parent.parent / "configs" / "paper"
+
+# Where a run lies and which of its seeds it is: no departures.
+_OF_THE_RUN = ("config", "out", "name", "seed")
+
+
+def departures(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    """One line a field that a command line changes: ``departs from FILE: reward.encoder: RN50 -> embedded``.
+
+    ``arguments`` are what ``parser`` has accepted. Nothing departs from a --config outside of configs/paper.
+    """
+    files = [after for before, after in zip(arguments, arguments[1:], strict=False) if before == "--config"]
+    files += [argument.removeprefix("--config=") for argument in arguments if argument.startswith("--config=")]
+    lines = []
+    for file in files:
+        if Path(file).resolve().parent == PRESETS:
+            preset = _flat(parser.parse_args(["--config", file]).as_dict())
+            asked = _flat(parser.parse_args(list(arguments)).as_dict())
+            lines += [
+                f"departs from {file}: {name}: {preset.get(name, 'not set')} -> {asked.get(name, 'not set')}"
+                for name in {**preset, **asked}
+                if name.split(".")[0] not in _OF_THE_RUN and preset.get(name) != asked.get(name)
+            ]
+    return lines
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return flat

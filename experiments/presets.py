@@ -1,6 +1,7 @@
 """What a run does otherwise than the preset of the paper that it names with --config."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ def departures(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
 
     ``arguments`` are what ``parser`` has accepted. Nothing departs from a --config outside of configs/paper.
     """
-    files = [after for before, after in zip(arguments, arguments[1:], strict=False) if before == "--config"]
+    files = [after for before, after in pairwise(arguments) if before == "--config"]
     files += [argument.removeprefix("--config=") for argument in arguments if argument.startswith("--config=")]
     lines = []
     for file in files:

@@ -36,7 +36,7 @@ LENGTHS = {
     "cartpole": {"total_steps": 400, "env.horizon": 50},
     "mountain_car": {"total_steps": 400, "env.horizon": 50, "evaluation.max_steps": 50},
     "humanoid": {
-        "total_steps": 80,
+        "total_steps": 40,
         "env.horizon": 10,
         "env.kwargs.fast_render": "true",  # without a GPU
         "evaluation.max_steps": 10,

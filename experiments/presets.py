@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import ArgumentParser
+from settings import flat
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs" / "paper"
 
@@ -23,18 +23,11 @@ def departures(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     lines = []
     for file in files:
         if Path(file).resolve().parent == PRESETS:
-            preset = _flat(parser.parse_args(["--config", file]).as_dict())
-            asked = _flat(parser.parse_args(list(arguments)).as_dict())
+            preset = flat(parser.parse_args(["--config", file]).as_dict())
+            asked = flat(parser.parse_args(list(arguments)).as_dict())
             lines += [
                 f"departs from {file}: {name}: {preset.get(name, 'not set')} -> {asked.get(name, 'not set')}"
                 for name in {**preset, **asked}
                 if name.split(".")[0] not in _OF_THE_RUN and preset.get(name) != asked.get(name)
             ]
     return lines
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
-    return flat

@@ -9,6 +9,7 @@ departs from the preset and what the training printed, and one line each at the 
 """
 
 import argparse
+import csv
 import subprocess
 import sys
 import tempfile
@@ -36,7 +37,7 @@ LENGTHS = {
     "cartpole": {"total_steps": 400, "env.horizon": 50},
     "mountain_car": {"total_steps": 400, "env.horizon": 50, "evaluation.max_steps": 50},
     "humanoid": {
-        "total_steps": 40,
+        "total_steps": 80,
         "env.horizon": 10,
         "env.kwargs.fast_render": "true",  # without a GPU
         "evaluation.max_steps": 10,
@@ -54,6 +55,13 @@ def command(preset: Path, out: str) -> list[str]:
     return [sys.executable, str(HERE / f"train_{algorithm}.py"), "--config", str(preset), *fields]
 
 
+def updates_of(run: Path) -> int:
+    """Gradient steps that the training of a run folder took."""
+    with (run / "progress.csv").open() as file:
+        counts = [row.get("train/n_updates") for row in csv.DictReader(file)]
+    return max((int(float(count)) for count in counts if count), default=0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("presets", nargs="*", type=Path, default=sorted(PRESETS.glob("*.yaml")))
@@ -68,9 +76,9 @@ def main() -> None:
                 done = subprocess.run(command(preset, out), timeout=arguments.timeout, check=False).returncode
             except subprocess.TimeoutExpired:
                 done = 124
-            trained = (Path(out) / preset.stem / "evaluation.json").exists()
-            verdict = "ok" if done == 0 and trained else f"FAILED, exit status {done}"
-            failed |= verdict != "ok"
+            updates = updates_of(Path(out) / preset.stem) if done == 0 else 0
+            failed |= not updates
+            verdict = f"{updates} updates" if updates else f"FAILED, exit status {done}"
             report.append(f"{preset.stem}: {verdict}, {time.monotonic() - begun:.0f} s")
     print("\n".join(report))
     sys.exit(1 if failed else 0)

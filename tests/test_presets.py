@@ -28,8 +28,7 @@ def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     import train_dqn
     import train_sac
-
-    from configs import make_parser
+    from settings import make_parser
 
     classes = {"dqn": train_dqn.DQNRunConfig, "sac": train_sac.SACRunConfig}
     return lambda path: make_parser(classes["dqn" if "dqn" in path.stem else "sac"], "train", "")
@@ -37,7 +36,7 @@ def scripts(monkeypatch):
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_presets_are_strict_and_say_what_was_measured(path, scripts, tmp_path):
-    from configs import instantiate
+    from settings import instantiate
 
     parser = scripts(path)
     config = instantiate(parser, parser.parse_args(["--config", str(path)]))

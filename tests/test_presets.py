@@ -109,3 +109,28 @@ def test_the_smoke_run_changes_lengths_only(path, scripts):
     kept = {"reward.goal_prompts", "reward.alpha", "env.id", "env.vec", "reward.deferred", "env.kwargs.width"}
     assert "reward.encoder" in changed
     assert not changed & kept
+
+
+def test_the_script_prints_it(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    import train_dqn
+    from training import _read_arguments
+
+    path = ROOT / "configs" / "paper" / "cartpole_dqn.yaml"
+    _read_arguments(train_dqn.SCRIPT, ["--config", str(path), "--reward.alpha", "0"])
+    assert capsys.readouterr().out == f"departs from {path}: reward.alpha: 0.5 -> 0.0\n"
+
+
+@pytest.mark.parametrize(
+    ("env_id", "horizon", "rate"), [("task", 200, 0.0), ("task", 12, 1.0), ("CartPole-v1", 12, None)]
+)
+def test_success_is_half_of_an_episode_in_a_goal_state(monkeypatch, env_id, horizon, rate):
+    """Pushed to the right only, the pole falls in the 9th or 10th step."""
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    from runs import evaluate
+    from settings import EnvConfig, EvaluationConfig
+
+    env = EnvConfig("vlmrm_wrap.tasks:vlmrm_wrap/CartPole-v0" if env_id == "task" else env_id, horizon=horizon)
+    result = evaluate(lambda obs: 1, env, EvaluationConfig(episodes=2))
+    assert result.get("success_rate") == rate
+    assert set(result["lengths"]) <= {9, 10}

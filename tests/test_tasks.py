@@ -240,7 +240,7 @@ class TestMuJoCo:
     def _mujoco(self):
         pytest.importorskip("mujoco")
 
-    @pytest.mark.parametrize("name", ["Humanoid-v5", "HalfCheetah-v5"])
+    @pytest.mark.parametrize("name", ["Humanoid-v5", "Hopper-v5"])
     def test_the_physics_are_the_same_to_the_bit(self, name):
         plain = gym.make(name)
         env = gym.make(IDS + "TexturedMuJoCo-v0", env_id=name, body={"torso": "skin", "": "#334455"}, floor="grass")

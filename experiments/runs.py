@@ -99,25 +99,35 @@ def load_actor(algo: BaseAlgorithm, path: Path) -> Callable[[Any], Any]:
 
 
 def evaluate(act: Callable[[Any], Any], env: EnvConfig, evaluation: EvaluationConfig) -> dict[str, Any]:
-    """Returns and lengths of whole episodes of the unmodified env."""
+    """Returns and lengths of whole episodes of the unmodified env.
+
+    And where its infos tell of success, ``success_rate``: the share of episodes of which half were spent in a goal
+    state, of the training horizon where an episode ends before it (Rocamonde et al. 2023, section 4.3).
+    """
     test_env = make_test_env(env)
     returns, lengths, ended = [], [], []
+    successes: list[bool] = []
     for episode in range(evaluation.episodes):
         obs, _ = test_env.reset(seed=evaluation.seed + episode)
         total, length, over = 0.0, 0, False
+        in_goal: list[bool] = []
         while not over and length < evaluation.max_steps:
-            obs, reward, terminated, truncated, _ = test_env.step(act(obs))
+            obs, reward, terminated, truncated, info = test_env.step(act(obs))
             total, length, over = total + float(reward), length + 1, terminated or truncated
+            in_goal += [info["success"]] if "success" in info else []
         returns.append(total)
         lengths.append(length)
         ended.append(bool(terminated))
+        successes += [sum(in_goal) >= 0.5 * max(length, env.horizon or 0)] if in_goal else []
     test_env.close()
     spread = {"mean": float(np.mean(returns)), "std": float(np.std(returns))}
     spread |= {"min": min(returns), "max": max(returns)}
+    success = {"success_rate": float(np.mean(successes))} if successes else {}
     return {
         "env": env.id,
         "seed": evaluation.seed,
         **spread,
+        **success,
         "returns": returns,
         "lengths": lengths,
         "terminated": ended,

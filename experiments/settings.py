@@ -166,3 +166,11 @@ def instantiate(parser: ArgumentParser, parsed: Namespace) -> Any:
         return parser.instantiate(parsed)
     except ValueError as error:
         parser.error(str(error))
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"env": {"id": 1}}`` -> ``{"env.id": 1}``."""
+    fields: dict[str, Any] = {}
+    for name, value in tree.items():
+        fields |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return fields

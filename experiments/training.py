@@ -30,10 +30,11 @@ import torch
 import yaml
 from envs import describe, make_reward_model, make_training_env
 from jsonargparse import ArgumentParser
+from presets import departures
 from report import plot_learning_curves, record_video
 from resume import Resume, State, read_state, write_files
 from runs import StopRequest, evaluate, load_actor, new_run_folder, save_policy, true_return, user_errors
-from settings import RunConfig, instantiate, make_parser
+from settings import RunConfig, flat, instantiate, make_parser
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, configure
@@ -137,6 +138,8 @@ def _report(config: RunConfig, algo: BaseAlgorithm, reward_model: RewardModel, f
         except Exception as error:  # the film is the one thing here that a run can do without
             print(f"no video: {type(error).__name__}: {error}", file=sys.stderr)
     (folder / "evaluation.json").write_text(json.dumps(result, indent=2))
+    if "success_rate" in result:
+        print(f"success: {result['success_rate']:.0%} of {len(result['returns'])} episodes")
     print(true_return(result))
 
 
@@ -157,6 +160,8 @@ def _read_arguments(script: Script, arguments: list[str]) -> tuple[RunConfig, st
     config: RunConfig = instantiate(parser, parsed)
     text: str = parser.dump(parsed, skip_unset=False)
     if folder is None:
+        for line in departures(parser, arguments):
+            print(line)
         return config, text, None, None
     with user_errors():
         state = read_state(folder)
@@ -179,7 +184,7 @@ def _check_run_folder(script: Script, folder: Path) -> None:
 
 def _check_same(folder: Path, state: State, text: str) -> None:
     """ValueError if a setting is another than the state was reached with."""
-    then, now = _flat(yaml.safe_load(state["config"])), _flat(yaml.safe_load(text))
+    then, now = flat(yaml.safe_load(state["config"])), flat(yaml.safe_load(text))
     changed = [
         f"{name} was {then.get(name)!r} and is {now.get(name)!r}"
         for name in then | now
@@ -190,14 +195,6 @@ def _check_same(folder: Path, state: State, text: str) -> None:
             f"{folder} goes on with the settings that it had, and only total_steps may be another, but "
             f"{'; '.join(changed)}. Leave them out, or begin a new run."
         )
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"env": {"id": 1}}`` -> ``{"env.id": 1}``."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
 
 
 def _say_what_may_surprise(script: Script, config: RunConfig) -> None:

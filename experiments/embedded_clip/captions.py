@@ -39,6 +39,7 @@ class Caption(NamedTuple):
     family: Family | None
     aims: tuple[Aim, ...] = ()
     offset: float = 0.0
+    harder: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,22 +60,30 @@ class Phrases(NamedTuple):
     words: Mapping[str, Sequence[str]]
     trained: Mapping[str, Sequence[str]]
     held_out: Mapping[str, Sequence[str]]
+    harder: frozenset[str]  # of all these, the wordings that were written to be harder
 
 
 @cache
 def phrases(family: Family) -> Phrases:
     """The family's text, checked: every region has wordings, every slot has words, no wording stands twice."""
-    sections: dict[str, list[str]] = {}
-    for line in filter(None, map(str.strip, family.sentences.splitlines())):
-        if line.startswith("["):
-            section = sections.setdefault(line.strip("[]"), [])
-        else:
-            section.append(line)
+    sections, harder = _sections(family.sentences), _sections(family.harder)
+    for name, section in harder.items():
+        sections.setdefault(name, []).extend(section)
     slots = [line.partition(":") for line in sections.pop("words", [])]
     words = {slot.strip(): [word.strip() for word in options.split("|")] for slot, _, options in slots}
     _check(family, sections, words)
     trained, held_out = _split(sections, words)
-    return Phrases(words, trained, held_out)
+    return Phrases(words, trained, held_out, frozenset().union(*harder.values()))
+
+
+def _sections(text: str) -> dict[str, list[str]]:
+    sections: dict[str, list[str]] = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        if line.startswith("["):
+            section = sections.setdefault(line.strip("[]"), [])
+        else:
+            section.append(line)
+    return sections
 
 
 def _check(family: Family, sections: Mapping[str, list[str]], words: Mapping[str, list[str]]) -> None:
@@ -153,7 +162,7 @@ class Writer:
             text = f"{self._pick(PREFIXES)} {text}"
         if region.mirrored and (self._chance(0.5) if right is None else right):
             text, aims = mirror(text), tuple(_mirrored(aim, family) for aim in aims)
-        return Caption(text, family, aims, region.offset)
+        return Caption(text, family, aims, region.offset, wording in phrases(family).harder)
 
     def _weight(self, family: Family, region: Region) -> float:
         """A wording of a mirrored region is two sentences."""

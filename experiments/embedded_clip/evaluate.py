@@ -85,7 +85,8 @@ def sections(models: list[Known], samples: list[Sample]) -> Iterator[str]:
     )
     yield (
         "Held-out wordings as goals, held-out names as baselines: Spearman correlation of the reward with the truth of "
-        "the wording.\n\n" + over_models(wording_table, "env", "wordings", *alphas, "worst at 0.5", "below 0.5")
+        "the wording.\n\n"
+        + over_models(wording_table, "env", "wordings", "number", *alphas, "worst at 0.5", "below 0.5")
     )
     yield (
         "Wordings below 0.5 at alpha 0.5, first model; which region each is taken for, with the correlation that shows "
@@ -98,7 +99,7 @@ def sections(models: list[Known], samples: list[Sample]) -> Iterator[str]:
     )
     yield (
         "Left against right: the share of frames on which a held-out wording and its mirror image are told apart.\n\n"
-        + over_models(side_table, "env", "wordings", "right")
+        + over_models(side_table, "env", "wordings", "number", "right")
     )
     yield (
         "Retrieval, all worlds and all held-out wordings together. Loss: how much less likely the choice is than the "

@@ -210,9 +210,12 @@ def wording_scores(model: Known, sample: Sample) -> list[tuple[Caption, list[flo
 def wording_table(model: Known, samples: list[Sample]) -> Table:
     table: Table = {}
     for sample in samples:
-        values = np.array([scores for _, scores in wording_scores(model, sample)])
-        row = [*values.mean(0), values[:, 1].min(), float((values[:, 1] < 0.5).sum())]
-        table[name_of(sample), f"{len(values)}"] = row
+        scored = wording_scores(model, sample)
+        for kind, harder in (("plain", False), ("harder", True)):
+            values = np.array([scores for goal, scores in scored if goal.harder is harder])
+            if len(values):
+                row = [*values.mean(0), values[:, 1].min(), float((values[:, 1] < 0.5).sum())]
+                table[name_of(sample), kind, f"{len(values)}"] = row
     return table
 
 
@@ -239,7 +242,9 @@ def side_table(model: Known, samples: list[Sample]) -> Table:
         if not sided:
             continue
         pairs = list(zip(*(of_regions(family, sided, right=right) for right in (False, True)), strict=True))
-        table[name_of(sample), f"{len(pairs)}"] = [told_apart(model, sample, iter(pairs))]
+        for kind, harder in (("plain", False), ("harder", True)):
+            if chosen := [pair for pair in pairs if pair[0].harder is harder]:
+                table[name_of(sample), kind, f"{len(chosen)}"] = [told_apart(model, sample, iter(chosen))]
     return table
 
 

@@ -35,6 +35,7 @@ FAMILY = Family(
         Region("not folded", (below("arm_fold", 1.5 / 0.6, 1.0),), offset=-0.5),
     ),
     sentences=Path(__file__).with_suffix(".txt").read_text(),
+    harder=Path(__file__).with_name("acrobot_harder.txt").read_text(),
     presets=("the two-link arm swung up high above the line", "a two-link arm"),
     truth_name="tip height, links",
     signed=frozenset({"arm_side"}),

@@ -66,6 +66,7 @@ FAMILY = Family(
         Region("cart gone", (near("cart_seen", 0, 3),)),
     ),
     sentences=Path(__file__).with_suffix(".txt").read_text(),
+    harder=Path(__file__).with_name("cartpole_harder.txt").read_text(),
     presets=("pole vertically upright on top of the cart", "pole and cart"),
     truth_name="-abs(angle), degrees",
     signed=frozenset({"pole_lean", "cart_x"}),

@@ -40,6 +40,7 @@ FAMILY = Family(
         Region("left half", (below("car_x", VALLEY_X / EYE, 1.0),), offset=-0.5),
     ),
     sentences=Path(__file__).with_suffix(".txt").read_text(),
+    harder=Path(__file__).with_name("mountain_car_harder.txt").read_text(),
     presets=("a car at the peak of the mountain, next to the yellow flag", "a car in the mountain"),
     truth_name="car x",
 )

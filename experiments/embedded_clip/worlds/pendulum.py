@@ -46,6 +46,7 @@ FAMILY = Family(
         Region("not hanging", (below("pendulum_tilt", _warp(120), 1.5),), offset=-0.5),
     ),
     sentences=Path(__file__).with_suffix(".txt").read_text(),
+    harder=Path(__file__).with_name("pendulum_harder.txt").read_text(),
     presets=("the pendulum pointing straight up", "a pendulum"),
     truth_name="-abs(angle), degrees",
     signed=frozenset({"pendulum_side"}),

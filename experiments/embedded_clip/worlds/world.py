@@ -71,6 +71,7 @@ class Family:
     sentences: str  # see phrases.py for the format
     presets: tuple[str, str]  # (goal, baseline) of the evaluation: never trained on
     truth_name: str  # what the goal speaks of, for the tables
+    harder: str = ""  # more sentences, without [words]: turned round, compared, denied; evaluated on their own
     signed: frozenset[str] = field(default_factory=frozenset)  # attributes that change sign between left and right
 
 

@@ -71,12 +71,13 @@ class Lookup(NamedTuple):
     rows: NDArray[np.intp]
     """For each of the n frames its row among the missing; -1 where its scores are known."""
     scores: Scores
-    """``(n, 2)``: the known scores, 0 elsewhere."""
+    """``(n, width)``: the known scores, 0 elsewhere."""
 
 
 class FrameCache:
     """s.g and s.b of the ``maxsize`` frames used last, by :func:`frame_key`; some 180 bytes each.
 
+    ``width``: numbers a frame, 2 unless somebody compares it with more prompts; a ``file`` is for 2.
     ``steps_aside``: whether it may stop looking frames up where they don't repeat. A look-up is paid from a
     purse that a hit and a small income per frame fill again: empty, the cache steps aside; full, it looks
     again. ``patience``: what is in the purse at first, in encodes; a training starts with frames that differ.
@@ -96,12 +97,13 @@ class FrameCache:
         self,
         *,
         maxsize: int = MAXSIZE,
+        width: int = 2,
         steps_aside: bool = True,
         patience: int = _PURSE // _ENCODE,
         file: ScoreFile | None = None,
     ) -> None:
         self._table: OrderedDict[bytes, bytes] = OrderedDict()  # the one used last is last
-        self._maxsize, self._steps_aside, self._file = maxsize, steps_aside, file
+        self._maxsize, self._width, self._steps_aside, self._file = maxsize, width, steps_aside, file
         self._purse = self._full = patience * _ENCODE
         self._aside = False
         self._hits = self._misses = self._skipped = 0
@@ -118,7 +120,7 @@ class FrameCache:
     def look_up(self, frames: Frames) -> Lookup:
         """Which of ``frames``, uint8 ``(n, height, width, 3)``, are to be encoded: new ones, each once."""
         n = len(frames)
-        found = Lookup([], [], np.full(n, -1), np.zeros((n, 2), np.float32))
+        found = Lookup([], [], np.full(n, -1), np.zeros((n, self._width), np.float32))
         new: dict[bytes, int] = {}
         for place, frame in enumerate(frames):
             key = self._key(frame)
@@ -141,7 +143,7 @@ class FrameCache:
         return found
 
     def complete(self, lookup: Lookup, encoded: Scores) -> Scores:
-        """The scores ``(n, 2)`` of the batch, from those of its missing frames, which are remembered."""
+        """The scores ``(n, width)`` of the batch, from those of its missing frames, which are remembered."""
         for key, scores in zip(lookup.keys, encoded, strict=True):
             if key is not None and key not in self._table:  # it may be by now, from a batch in between
                 self._table[key] = scores.astype("<f4").tobytes()

@@ -10,14 +10,14 @@ model inside, so env.spec rebuilds the whole nest. Imports numpy only.
 import inspect
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmrm_wrap.protocols import FrameScores, RewardModel, as_reward_model, recipe_of, score_frames
+from vlmrm_wrap.protocols import FrameScores, RewardModel, as_reward_model, check_scores, recipe_of, score_frames
 
 __all__ = ["RewardOption", "ScaledReward", "StandardizedReward", "option_from_recipe"]
 
@@ -49,6 +49,31 @@ class RewardOption:
     def micro_batch_size(self) -> int:
         size: int = self.model.micro_batch_size  # AttributeError for a model without one, as from the model itself
         return size
+
+    @property
+    def num_envs(self) -> int | None:
+        """How many sub-envs the frames must be of; None if it doesn't matter."""
+        n: int | None = getattr(self.model, "num_envs", None)
+        return n
+
+    @property
+    def cache_info(self) -> Any:
+        """That of the model which encodes; None without a cache."""
+        return getattr(self.model, "cache_info", None)
+
+    @property
+    def score_later(self) -> Callable[[Frames], Callable[[], FrameScores]]:
+        """:meth:`score` in the background, as of the model inside; AttributeError for one that can't.
+
+        What it returns is to be called once, in the order of the batches, for an option may remember rewards.
+        """
+        start = self.model.score_later
+
+        def later(frames: Frames) -> Callable[[], FrameScores]:
+            n, scores = len(frames), start(frames)
+            return lambda: self._change(check_scores(self.model, scores(), n))
+
+        return later
 
     def __repr__(self) -> str:
         arguments = "".join(f", {name}={value!r}" for name, value in self._arguments.items())

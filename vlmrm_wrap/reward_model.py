@@ -286,10 +286,7 @@ class CLIPRewardModel:
         """g and b, float64 ``(D,)`` on the CPU; b is 0 without a baseline."""
         goal, baseline = self._settings.goal_prompts, self._settings.baseline_prompts
         self._warn_of_unknown_words()
-        if isinstance(goal, np.ndarray):
-            goals = self._frames.embed(goal)
-        else:
-            goals = self.encoder.encode_text(list(goal))
+        goals = self._frames.embed(goal) if isinstance(goal, np.ndarray) else self.encoder.encode_text(list(goal))
         mean_goal = self._mean(goals)
         if baseline is None:
             return mean_goal, torch.zeros_like(mean_goal)

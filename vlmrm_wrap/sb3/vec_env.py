@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from vlmrm_wrap.frames import FrameCapture, FrameReader, SharedFrames
-from vlmrm_wrap.protocols import RewardModel, as_reward_model, score_frames
+from vlmrm_wrap.protocols import RewardModel, as_reward_model, check_num_envs, score_frames
 from vlmrm_wrap.sb3.pending import PendingRewards
 from vlmrm_wrap.sb3.scoring import ScoringQueue
 from vlmrm_wrap.workers import WorkerWatch
@@ -125,6 +125,7 @@ class CLIPRewardVecEnv(VecEnvWrapper):
         with self._watch.operation("construction"):
             _refuse_without_frame_capture(venv)
         self.reward_model = as_reward_model(reward_model)
+        check_num_envs(self.reward_model, venv.num_envs)
         self._queue = ScoringQueue(self.reward_model) if deferred else None
         with self._watch.operation("construction"):
             self._frames = FrameReader(

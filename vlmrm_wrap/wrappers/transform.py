@@ -89,7 +89,8 @@ def transform_reward(env: Any, transform: Transform) -> Any:
 
     ``env``: a CLIPRewardWrapper, CLIPRewardVectorWrapper or CLIPRewardVecEnv, whatever is around it; the result is of
     the same kind. Rewards keep their type; info gains ``clip_reward``, what CLIP paid. A NEXT_STEP reset step still
-    pays 0. ``clip_episode`` stays CLIP's own return.
+    pays 0. ``clip_episode`` stays CLIP's own return. Rewards of a deferred CLIPRewardVecEnv are transformed when they
+    become known, and its infos have no ``clip_reward``.
 
     >>> env = transform_reward(CLIPRewardWrapper(env, model), MixEnvReward(env_weight=0.1))
 

@@ -307,6 +307,18 @@ def test_the_doctor_finds(run, arguments: list[str], words: list[str]) -> None:
     assert any(all(word in finding for word in words) for finding in found), out
 
 
+@pytest.mark.parametrize("env_id", ["MountainCar-v0", "Acrobot-v1"])
+def test_the_doctor_knows_of_an_end_that_random_steps_do_not_reach(run, env_id: str) -> None:
+    goal, baseline = PROMPTS[env_id]
+    arguments = ("doctor", env_id, "--goal", goal, "--baseline", baseline, "--steps", "12")
+    status, out, _ = run(*arguments)
+    assert status == 1
+    assert "no episode terminated in 12 random steps, but the env does terminate (" in out
+    if env_id == "MountainCar-v0":
+        assert "position 0.60" in out
+        assert run(*arguments, "--horizon", "40")[0] == 0, "FixedHorizon never terminates"
+
+
 @pytest.mark.parametrize("how", ["moves", "far"])
 def test_the_doctor_sees_no_error_where_there_is_none(run, how: str) -> None:
     status, out, _ = run("doctor", f"Lamp-{how}-v0", "--goal", "pole upright", "--steps", "12")

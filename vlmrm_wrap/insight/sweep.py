@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmrm_wrap.insight.recording import Recording
-from vlmrm_wrap.insight.tables import rank_correlation, table, write_csv
+from vlmrm_wrap.insight.tables import prompts_of, rank_correlation, table, write_csv
 from vlmrm_wrap.protocols import FrameScores
 from vlmrm_wrap.reward import reward_from_similarities
 
@@ -36,12 +36,13 @@ _AGAIN = "the frames have to be rendered and encoded again, once:"
 class Sweep:
     """``rewards``: alpha -> float32 ``(n,)`` for the steps of ``recording``, which holds the rewards as they were.
 
-    ``encoded``: what had to be encoded for it.
+    ``encoded``: what had to be encoded for it. ``prompts``: in words.
     """
 
     recording: Recording
     rewards: dict[float, NDArray[np.float32]]
     encoded: str
+    prompts: str
 
     def __str__(self) -> str:
         old, own = self.recording.rewards, self.recording.env_reward
@@ -82,7 +83,9 @@ class Sweep:
         curves |= {f"alpha = {alpha:g}": each for alpha, each in self.rewards.items()}
         starts = np.flatnonzero(np.diff(self.recording.episode)) + 1
         steps = np.arange(len(self.recording.rewards))
-        save_curves(path, "a run's rewards, computed anew", "step", steps, curves, breaks=starts.tolist())
+        save_curves(
+            path, f"a run's rewards, computed anew\n{self.prompts}", "step", steps, curves, breaks=starts.tolist()
+        )
 
 
 def sweep(
@@ -117,16 +120,16 @@ def sweep(
         alphas = [0.0] if recording.recipe["baseline_prompts"] is None else [0.0, 0.25, 0.5, 0.75, 1.0]
     if not changed:
         scores = FrameScores(recording.rewards, recording.goal_similarity, recording.baseline_similarity)
-        return Sweep(recording, _rewards(scores, recording.constants, alphas), "nothing")
+        rewards, shown = _rewards(scores, recording.constants, alphas), prompts_of(recording.recipe)
+        return Sweep(recording, rewards, "nothing", shown)
     if recording.embeddings is None:
         raise ValueError(
             f"{path} stores no embeddings, and for other prompts {_AGAIN} vlmrm-wrap video ... --scores {path} "
             "--embeddings. Other alphas need nothing"
         )
     model = _model_of(recording, path).with_settings(**changed, alpha=max(alphas))
-    return Sweep(
-        recording, _rewards(model.score_embeddings(recording.embeddings), model.constants, alphas), "sentences"
-    )
+    rewards = _rewards(model.score_embeddings(recording.embeddings), model.constants, alphas)
+    return Sweep(recording, rewards, "sentences", prompts_of({**recording.recipe, **changed}))
 
 
 def _model_of(recording: Recording, path: Path) -> "CLIPRewardModel":

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vlmrm_wrap.insight.metrics import spearman
 
-__all__ = ["rank_correlation", "table", "write_csv"]
+__all__ = ["prompts_of", "rank_correlation", "table", "write_csv"]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -40,3 +40,10 @@ def rank_correlation(first: NDArray[Any], second: NDArray[Any]) -> float:
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return float("nan")
     return spearman(first, second)
+
+
+def prompts_of(recipe: Mapping[str, Any]) -> str:
+    """Goal and baseline of a reward model, for a title."""
+    goal, baseline = recipe.get("goal_prompts"), recipe.get("baseline_prompts")
+    shown = " / ".join(goal) if isinstance(goal, list) else "pictures"
+    return f"goal “{shown}”" + (f", baseline “{' / '.join(baseline)}”" if baseline else "")

@@ -63,7 +63,19 @@ class _PromptOption(RewardOption):
     def score_later(self) -> Callable[[Frames], Callable[[], FrameScores]]:
         return lambda frames: self._later(frames, self._all(frames))
 
-    def _all(self, frames: Frames) -> NDArray[np.intp]:
+    def score_embeddings(self, embeddings: NDArray[np.float32]) -> FrameScores:
+        each = {model: model.score_embeddings(embeddings) for model in self._distinct}
+        return self._combine(each, self._all(embeddings))
+
+    def state_dict(self) -> dict[str, Any]:
+        """As of :meth:`vlmrm_wrap.CLIPRewardModel.state_dict`, with the option's own cache."""
+        return self._similarities.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state``, a :meth:`state_dict` of the same option; ValueError for anything else."""
+        self._similarities.load_state_dict(state)
+
+    def _all(self, frames: NDArray[Any]) -> NDArray[np.intp]:
         """Whose frames they are if nobody says."""
         return np.arange(len(frames))
 
@@ -161,7 +173,7 @@ class PerEnvPrompts(_PromptOption):
         """Who gathers frames of several steps should hand them on by steps."""
         return len(self._goals)
 
-    def _all(self, frames: Frames) -> NDArray[np.intp]:
+    def _all(self, frames: NDArray[Any]) -> NDArray[np.intp]:
         if len(frames) != len(self._goals):
             raise ValueError(
                 f"PerEnvPrompts has {len(self._goals)} goals and got {len(frames)} frames; required: one frame of each "

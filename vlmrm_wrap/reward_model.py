@@ -273,6 +273,18 @@ class CLIPRewardModel:
             raise ValueError("there is no cache to save: cache is False; a folder keeps scores on disk")
         cache.save()
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the frames so far have left behind: the cache's scores and counts, and the micro-batch size.
+
+        With it a rebuilt model goes on to the bit: which frames are known decides which are encoded together, and
+        that is in the last digits of a reward. Numbers and bytes; prompts and weights are the recipe's.
+        """
+        return self._similarities.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state``, a :meth:`state_dict` of a model with this recipe; ValueError for anything else."""
+        self._similarities.load_state_dict(state)
+
     def _make_cache(self) -> FrameCache | None:
         cache = self._cache_option
         if isinstance(cache, bool | np.bool_) or cache == "auto":

@@ -10,8 +10,8 @@ similarities of its own.
 import sys
 import warnings
 import weakref
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -128,6 +128,21 @@ class FrameSimilarities:
         whole = len(lookup.missing) == len(frames)  # then nothing is copied
         similarities = self._encode(frames if whole else frames[lookup.missing])
         return lambda: cache.complete(lookup, similarities())
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the frames so far have left behind: the cache's scores and counts, and the micro-batch size."""
+        return {"micro_batch_size": self._frames.micro_batch, "cache": self.cache and self.cache.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state``, a :meth:`state_dict`; ValueError for anything else."""
+        if set(state) != {"micro_batch_size", "cache"} or (state["cache"] is None) != (self.cache is None):
+            raise ValueError(
+                "a state has micro_batch_size and cache, which is None only with cache=False like the model's; got "
+                f"{dict(state)!r:.200}"
+            )
+        if self.cache is not None:
+            self.cache.load_state_dict(state["cache"])
+        self._frames.micro_batch = int(state["micro_batch_size"])
 
     def _encode(self, frames: Frames) -> Callable[[], Rows]:
         start = self._at_once if self.pipe is None else self.pipe.submit

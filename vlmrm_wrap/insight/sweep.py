@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vlmrm_wrap.insight.recording import Recording
 from vlmrm_wrap.insight.tables import prompts_of, rank_correlation, table, write_csv
+from vlmrm_wrap.options import options_around, recipe_inside
 from vlmrm_wrap.protocols import FrameScores
 from vlmrm_wrap.reward import reward_from_similarities
 
@@ -114,47 +115,70 @@ def sweep(
         for name, prompts in (("goal_prompts", goal_prompts), ("baseline_prompts", baseline_prompts))
         if prompts is not None
     }
+    _refuse_other_prompts(recording.recipe, path)
+    inside = recipe_inside(recording.recipe)
     if alphas is None and changed:
-        alphas = [recording.recipe["alpha"]]
+        alphas = [inside["alpha"]]
     elif alphas is None:
-        alphas = [0.0] if recording.recipe["baseline_prompts"] is None else [0.0, 0.25, 0.5, 0.75, 1.0]
+        alphas = [0.0] if inside["baseline_prompts"] is None else [0.0, 0.25, 0.5, 0.75, 1.0]
     if not changed:
         scores = FrameScores(recording.rewards, recording.goal_similarity, recording.baseline_similarity)
-        rewards, shown = _rewards(scores, recording.constants, alphas), prompts_of(recording.recipe)
-        return Sweep(recording, rewards, "nothing", shown)
+        rewards = _rewards(recording.recipe, scores, recording.constants, alphas)
+        return Sweep(recording, rewards, "nothing", prompts_of(inside))
     if recording.embeddings is None:
         raise ValueError(
             f"{path} stores no embeddings, and for other prompts {_AGAIN} vlmrm-wrap video ... --scores {path} "
             "--embeddings. Other alphas need nothing"
         )
-    model = _model_of(recording, path).with_settings(**changed, alpha=max(alphas))
-    rewards = _rewards(model.score_embeddings(recording.embeddings), model.constants, alphas)
-    return Sweep(recording, rewards, "sentences", prompts_of({**recording.recipe, **changed}))
+    model = _model_of(recording, inside, path).with_settings(**changed, alpha=max(alphas))
+    scores = model.score_embeddings(recording.embeddings)
+    rewards = _rewards(recording.recipe, scores, model.constants, alphas)
+    return Sweep(recording, rewards, "sentences", prompts_of({**inside, **changed}))
 
 
-def _model_of(recording: Recording, path: Path) -> "CLIPRewardModel":
+def _model_of(recording: Recording, recipe: dict[str, Any], path: Path) -> "CLIPRewardModel":
     """The model that the recording was made with; ValueError if its weights are other ones by now."""
     from vlmrm_wrap.reward_model import CLIPRewardModel
 
-    assert recording.recipe is not None
     assert recording.embeddings is not None
     # where the run had its image tower need not exist here, and sentences are encoded in float32 anyway
     here = {"device": "auto", "dtype": "auto", "backend": "torch"}
-    model = CLIPRewardModel.from_recipe({**recording.recipe, **here})
+    model = CLIPRewardModel.from_recipe({**recipe, **here})
     again = model.score_embeddings(recording.embeddings).goal_similarity
     if np.abs(again - recording.goal_similarity).max(initial=0.0) > _TOLERANCE:
         raise ValueError(
-            f"{path} was recorded with other weights of {recording.recipe['encoder']!r} than this version has, so for "
+            f"{path} was recorded with other weights of {recipe['encoder']!r} than this version has, so for "
             f"other prompts {_AGAIN} vlmrm-wrap video ... --scores {path} --embeddings. Other alphas need nothing"
         )
     return model
 
 
+@dataclass(frozen=True)
+class _Scored:
+    """A reward model that knows the scores of the frames already, whatever they show."""
+
+    scores: FrameScores
+
+    def score(self, frames: NDArray[np.uint8]) -> FrameScores:
+        return self.scores
+
+
 def _rewards(
-    scores: FrameScores, constants: dict[str, float], alphas: Sequence[float]
+    recipe: dict[str, Any], scores: FrameScores, constants: dict[str, float], alphas: Sequence[float]
 ) -> dict[float, NDArray[np.float32]]:
+    """R for each alpha, and what the run's options around its model make of it."""
     goal, baseline = (np.asarray(each, np.float64) for each in scores[1:])
-    return {
-        float(alpha): reward_from_similarities(goal, baseline, **constants, alpha=alpha).astype(np.float32)
-        for alpha in alphas
-    }
+    paid: dict[float, NDArray[np.float32]] = {}
+    for alpha in alphas:
+        plain = reward_from_similarities(goal, baseline, **constants, alpha=alpha).astype(np.float32)
+        model = options_around(recipe, _Scored(scores._replace(rewards=plain)))
+        paid[float(alpha)] = model.score(np.zeros((len(plain), 1, 1, 3), np.uint8)).rewards
+    return paid
+
+
+def _refuse_other_prompts(recipe: dict[str, Any], path: Path) -> None:
+    """ValueError for an option that has prompts of its own: neither alpha nor goal would be all of its reward."""
+    while "option" in recipe:
+        if recipe["option"] not in ("ScaledReward", "StandardizedReward"):
+            raise ValueError(f"{path} was recorded with {recipe['option']}, whose own prompts sweep doesn't change")
+        recipe = recipe["model"]

@@ -21,12 +21,10 @@ class TransformedVecEnv(VecEnvWrapper):
 
     def __init__(self, venv: VecEnv, transform: Transform) -> None:
         super().__init__(venv)
-        self._transform = transform
-        self._transformed = Transformer(venv, transform, venv.num_envs)
+        self._transformed, self._previous = Transformer(venv, transform), np.zeros(venv.num_envs)
 
     def reset(self) -> Any:
-        # anew: steps from before that wait go on with the old
-        self._transformed = Transformer(self.venv, self._transform, self.num_envs)
+        self._previous = np.zeros(self.num_envs)  # anew: steps from before that wait go on with the old
         return self.venv.reset()
 
     def step_wait(self) -> tuple[Any, Any, NDArray[np.bool_], list[dict[str, Any]]]:
@@ -34,14 +32,13 @@ class TransformedVecEnv(VecEnvWrapper):
         env_rewards = [info["env_reward"] for info in infos]
         cut_off = [info.get("TimeLimit.truncated", False) for info in infos]
         terminated = dones & ~np.array(cut_off, np.bool_)
-        change = partial(_change, self._transformed, env_rewards, terminated, dones)
+        change = partial(self._change, self._previous, env_rewards, terminated, dones)
         if isinstance(rewards, PendingRewards):
             return obs, PendingRewards(rewards.step.map(change)), dones, infos
         infos = [{"clip_reward": float(reward), **info} for reward, info in zip(rewards, infos, strict=True)]
         return obs, change(rewards), dones, infos
 
-
-def _change(
-    transformed: Transformer, env_rewards: Any, terminated: Any, dones: Any, rewards: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    return transformed(rewards, env_rewards, terminated, dones).astype(np.float32)
+    def _change(
+        self, previous: Any, env_rewards: Any, terminated: Any, dones: Any, rewards: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        return self._transformed(previous, rewards, env_rewards, terminated, dones).astype(np.float32)

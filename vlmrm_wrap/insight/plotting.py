@@ -12,6 +12,8 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
+from vlmrm_wrap.insight.tables import check_output
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -25,12 +27,13 @@ Pictures = Sequence[tuple[str, NDArray[np.uint8]]]
 
 
 def check_plotting(path: Path) -> None:
-    """Before the work that the plot is to show: DependencyNotInstalled without matplotlib, ValueError for a suffix."""
+    """Before the work: DependencyNotInstalled without matplotlib, ValueError for a suffix, OSError for a folder."""
     figure = new_figure(1, 1)
     suffix = os.path.splitext(os.fspath(path))[1].lstrip(".").lower()
     known = figure.canvas.get_supported_filetypes()
     if suffix not in known:
         raise ValueError(f"{os.fspath(path)!r} ends in {suffix!r}; a plot's file ends in one of {', '.join(known)}")
+    check_output(path)
 
 
 def new_figure(width: float, height: float) -> "Figure":

@@ -101,6 +101,8 @@ def save_curves(
         for mark in marks:
             axes.axvline(mark, color="0.8", zorder=0)
     below[-1].set_xlabel(xlabel)
+    if xlabel == "step":
+        below[-1].locator_params("x", integer=True)
     figure.suptitle(_wrapped(title), fontsize=10)
     figure.align_ylabels(below)
     figure.savefig(path, dpi=120)
@@ -123,7 +125,7 @@ def save_maps(
     for column, (label, values) in enumerate(maps.items()):
         axes = figure.add_subplot(below[column])
         mesh = axes.pcolormesh(*axes_values, np.asarray(values).T, cmap="viridis", shading="nearest")
-        figure.colorbar(mesh, ax=axes)
+        figure.colorbar(mesh, ax=axes, label="R")
         axes.set_title(label, fontsize=10)
         axes.set_xlabel(names[0])
         if column == 0:

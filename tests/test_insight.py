@@ -571,6 +571,8 @@ def test_a_preview_is_what_the_encoder_gets(monkeypatch) -> None:
         (["similarity", "missing.png", "--text", "a"], "missing.png can't be read"),
         (["similarity", __file__, "--text", "a"], "not a picture"),
         (["sweep", "missing"], "no recorded scores"),
+        (["sweep", "."], "no run folder"),
+        (["landscape", *CARTPOLE, "--env-kwargs", '{"render_mode": "human"}'], "is set for you"),
         (["sweep", __file__], "holds no recorded scores"),
         (["video", "random", "CartPole-v1"], "--goal"),
         (["video", "random", *CARTPOLE, "--output", "film.gif"], ".mp4"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmrm_wrap.insight.policies import RunFolder
 from vlmrm_wrap.insight.recording import Recording
 from vlmrm_wrap.insight.tables import prompts_of, rank_correlation, table, write_csv
 from vlmrm_wrap.options import options_around, recipe_inside
@@ -105,6 +106,8 @@ def sweep(
     path = Path(run)
     path = path / SCORES if path.is_dir() else path
     if not path.exists():
+        if Path(run).is_dir():
+            RunFolder.read(Path(run))  # ValueError for any other folder
         again = f": {_AGAIN} vlmrm-wrap video {run} --scores {path} --embeddings" if path != Path(run) else ""
         raise FileNotFoundError(f"no recorded scores at {path}{again}")
     recording = Recording.load(path)

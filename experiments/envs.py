@@ -6,6 +6,7 @@ Stable-Baselines3.
 
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,16 @@ from settings import EnvConfig, NormalizeConfig, RewardConfig
 from snapshots import Snapshots, leaving_ctrl_c_to_the_parent
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 
-from vlmrm_wrap import CLIPRewardModel, FrameScores, RewardModel
+from vlmrm_wrap import (
+    CLIPRewardModel,
+    FrameScores,
+    MixEnvReward,
+    PotentialDifference,
+    RenderEvery,
+    RewardModel,
+    ScaledReward,
+    transform_reward,
+)
 from vlmrm_wrap.insight.policies import rescaled
 from vlmrm_wrap.sb3 import CLIPRewardVecEnv, DeferredVecNormalize, make_vec_env
 
@@ -63,7 +73,7 @@ class ControlVecEnv(VecEnvWrapper):
 def make_reward_model(config: RewardConfig) -> RewardModel:
     if config.control is not None:  # what the video draws
         return ConstantReward(config.constant or 0.0)
-    return CLIPRewardModel.from_pretrained(
+    model = CLIPRewardModel.from_pretrained(
         config.encoder,
         goal_prompts=config.goal_prompts,
         baseline_prompts=config.baseline_prompts,
@@ -74,6 +84,7 @@ def make_reward_model(config: RewardConfig) -> RewardModel:
         normalize_prompt_mean=config.normalize_prompt_mean,
         micro_batch_size=config.micro_batch_size,
     )
+    return model if (config.scale, config.shift) == (1.0, 0.0) else ScaledReward(model, config.scale, config.shift)
 
 
 def describe(config: RewardConfig, reward_model: RewardModel) -> dict[str, Any]:
@@ -81,6 +92,12 @@ def describe(config: RewardConfig, reward_model: RewardModel) -> dict[str, Any]:
     if config.control is not None:
         return {"control": config.control, "constant": config.constant}
     return {"recipe": reward_model.recipe, "constants": reward_model.constants}
+
+
+def reward_transforms(config: RewardConfig, gamma: float) -> list[Callable[[Any], np.ndarray]]:
+    """What is made of the reward model's rewards, from inside; ``gamma``: the algorithm's."""
+    shaped = [PotentialDifference(gamma)] if config.potential else []
+    return [*shaped, MixEnvReward(config.env_weight)] if config.env_weight else [*shaped]
 
 
 class ResetOptions(gym.Wrapper):
@@ -114,6 +131,7 @@ def make_training_env(
         make_test_env(env, render_mode="rgb_array").close()
     wrappers = [partial(ResetOptions, options=env.reset_options)] if env.reset_options else []
     wrappers += [rescaled] if env.rescale_obs else []
+    wrappers += [partial(RenderEvery, steps=reward.render_every)] if reward.render_every > 1 else []
     wrappers += [leaving_ctrl_c_to_the_parent, Snapshots]
     venv = make_vec_env(
         env.id,
@@ -131,6 +149,8 @@ def make_training_env(
             if reward.control
             else CLIPRewardVecEnv(venv, reward_model, deferred=reward.deferred)
         )
+        for transform in reward_transforms(reward, gamma):
+            venv = transform_reward(venv, transform)
         # One step now: a frame that can't be scored speaks up before the run has a folder.
         venv.action_space.seed(seed)
         venv.reset()

@@ -58,6 +58,18 @@ class RewardConfig:
     """Scale the mean embedding of several prompts to length 1."""
     micro_batch_size: PositiveInt = 64
     """Most frames on the device at once."""
+    scale: float = 1.0
+    """Pay scale * R + shift; R differs by a few hundredths between frames."""
+    shift: float = 0.0
+    """What is added after scaling; it changes what surviving is worth where episodes end early."""
+    potential: bool = False
+    """Pay gamma R(s') - R(s), with the algorithm's gamma, after scale and shift: for coming closer, not for being
+    near."""
+    env_weight: float = 0.0
+    """Add this much of the env's own reward, last of all. The film and vlmrm-wrap sweep show R, scaled and shifted:
+    without it, and without potential."""
+    render_every: PositiveInt = 1
+    """Draw and score every k-th frame and pay for it until the next; also an episode's first and last step."""
     deferred: bool = False
     """Score full micro-batches while the envs step on, for large encoders on a GPU; the same rewards."""
     constant: float | None = None
@@ -71,6 +83,15 @@ class RewardConfig:
             raise ValueError("reward.env_reward and reward.constant are both set: a run has one reward")
         if self.deferred and self.control is not None:
             raise ValueError("reward.deferred is set, and a control has nothing to score later: leave one of them out")
+        if self.scale == 0:
+            raise ValueError("reward.scale is 0, and every reward would be the same; required: any other number")
+        changed = [
+            name
+            for name in ("scale", "shift", "potential", "env_weight", "render_every")
+            if getattr(self, name) != getattr(type(self), name)
+        ]
+        if self.control is not None and changed:
+            raise ValueError(f"reward.{changed[0]} changes CLIP's reward, and a control pays another: leave one out")
 
     @property
     def control(self) -> str | None:

@@ -1,7 +1,6 @@
 """RewardAlignment: what it logs, and when it warns, from scripted infos and a short training."""
 
 import csv
-import types
 import warnings
 
 import numpy as np
@@ -9,18 +8,25 @@ import pytest
 from fakes import PaintedEnv, PaintedReward
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.logger import Logger, configure
-from stable_baselines3.common.vec_env import VecNormalize
 
 from vlmrm_wrap import MixEnvReward, transform_reward
 from vlmrm_wrap.insight.metrics import goal_epic_distance, pearson, spearman
-from vlmrm_wrap.sb3 import CLIPRewardVecEnv, RewardAlignment, RewardsPartWarning, make_vec_env
+from vlmrm_wrap.sb3 import (
+    CLIPRewardVecEnv,
+    DeferredVecNormalize,
+    RewardAlignment,
+    RewardsPartWarning,
+    deferred_kwargs,
+    make_vec_env,
+)
 
 
 class Script:
     """An algorithm that does nothing but to call back, with the steps of a script."""
 
     def __init__(self, callback, num_envs=1):
-        env = types.SimpleNamespace(num_envs=num_envs)
+        env = CLIPRewardVecEnv.__new__(CLIPRewardVecEnv)
+        env.num_envs, self.env = num_envs, env
         self.logger, self.num_timesteps = Logger(None, []), 0
         self.get_env = lambda: env
         self.callback = callback
@@ -33,7 +39,8 @@ class Script:
         for name, values in infos.items():
             for row, value in zip(rows, values, strict=True):
                 row[name] = value
-        self.callback.update_locals({"infos": rows, "rewards": np.array(clip, np.float32), "dones": np.array(dones)})
+        self.env.latest_rewards = np.array(clip, np.float32)
+        self.callback.update_locals({"infos": rows, "dones": np.array(dones)})
         self.callback.on_step()
 
     def log(self):
@@ -127,14 +134,16 @@ def test_only_the_latest_episodes_can_part():
         play(callback, CLIMB, -CLIMB)
 
 
+@pytest.mark.parametrize("deferred", [False, True], ids=["immediate", "deferred"])
 @pytest.mark.parametrize("around", ["nothing", "normalize", "transform", "both"])
-def test_it_reads_the_clip_reward_from_inside(around, tmp_path):
-    venv = CLIPRewardVecEnv(make_vec_env(lambda: PaintedEnv(1, (5, 3)), 1), PaintedReward())
+def test_it_reads_the_clip_reward_from_inside(around, deferred, tmp_path):
+    venv = CLIPRewardVecEnv(make_vec_env(lambda: PaintedEnv(1, (5, 3)), 1), PaintedReward(), deferred=deferred)
     if around in ("transform", "both"):
         venv = transform_reward(venv, MixEnvReward(env_weight=1000.0))
     if around in ("normalize", "both"):
-        venv = VecNormalize(venv, norm_obs=False)
-    algo = PPO("MlpPolicy", venv, n_steps=16, batch_size=16, n_epochs=1, device="cpu", seed=0)
+        venv = DeferredVecNormalize(venv, norm_obs=False)
+    buffer = deferred_kwargs(PPO, venv) if deferred else {}
+    algo = PPO("MlpPolicy", venv, n_steps=16, batch_size=16, n_epochs=1, device="cpu", seed=0, **buffer)
     algo.set_logger(configure(str(tmp_path), ["csv"]))
     algo.learn(16, callback=RewardAlignment())
     algo.logger.close()
@@ -144,6 +153,18 @@ def test_it_reads_the_clip_reward_from_inside(around, tmp_path):
     assert float(last["alignment/step_pearson"]) == pytest.approx(pearson(*np.array(steps).T), abs=1e-5)
     returns = [tuple(np.sum([step for step in steps if step[0] // 100 == 100 + e], axis=0)) for e in range(1, 5)]
     assert float(last["alignment/ep_spearman"]) == pytest.approx(spearman(*np.array(returns).T), abs=1e-5)
+
+
+def test_an_episode_goes_on_where_a_training_goes_on():
+    venv = CLIPRewardVecEnv(make_vec_env(lambda: PaintedEnv(1, (6,)), 1), PaintedReward())
+    algo = PPO("MlpPolicy", venv, n_steps=4, batch_size=4, n_epochs=1, device="cpu")
+    callback = RewardAlignment()
+    for part in range(3):
+        algo.learn(4, callback=callback, reset_num_timesteps=part == 0)
+    returns = [(sum(10_000 + 100 * e + t for t in range(1, 7)), sum(100 + t for t in range(1, 7))) for e in (1, 2)]
+    assert [episode[:2] for episode in callback._episodes] == returns
+    algo.learn(4, callback=callback)  # from the beginning, in a new episode
+    assert callback._returns[0].tolist() == [sum(10_400 + t for t in range(1, 5)), 410]
 
 
 def test_off_policy_logs_have_it(tmp_path):
@@ -158,7 +179,7 @@ def test_off_policy_logs_have_it(tmp_path):
 
 def test_without_a_clip_reward_it_says_so():
     venv = make_vec_env(lambda: PaintedEnv(1, (5,)), 1)
-    with pytest.raises(ValueError, match="no env_reward; required: a CLIPRewardVecEnv"):
+    with pytest.raises(ValueError, match=r"no CLIP reward in .*; required: a CLIPRewardVecEnv"):
         PPO("MlpPolicy", venv, n_steps=8, batch_size=8, device="cpu").learn(8, callback=RewardAlignment())
 
 

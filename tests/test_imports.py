@@ -28,8 +28,9 @@ ALLOWED = {
     "streams": {"preprocess"},
     "cache_files": set(),
     "cache": {"cache_files"},
+    "similarities": {"preprocess", "encoders", "streams", "cache"},
     "reward_model": {
-        *("protocols", "reward", "preprocess", "encoders", "settings", "streams", "cache", "cache_files"),
+        *("protocols", "reward", "preprocess", "encoders", "settings", "similarities", "cache", "cache_files"),
     },
     "options": {"protocols"},
     "prompts": {"protocols", "options"},

@@ -44,7 +44,7 @@ class Lamp(gym.Env[np.ndarray, int]):
     """Its ``state``, two numbers in [0, 255], are the brightness of a frame's left and right half.
 
     ``how``: "moves" the left half every step, "still" never changes, "black", "grey", "floats" in its frames, "far"
-    moves a column that a centre crop loses, "ends" after every third step.
+    moves a column that a centre crop loses, "ends" after every third step, "breaks" when it renders.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - gymnasium's convention
@@ -65,6 +65,8 @@ class Lamp(gym.Env[np.ndarray, int]):
         return self.state.copy(), float(self.state[0]), self.how == "ends" and self.time == 3, False, {}
 
     def render(self) -> np.ndarray:
+        if self.how == "breaks":
+            raise KeyError("bulb")
         frame = np.full((40, 80, 3), 0 if self.how == "black" else 90, np.uint8)
         if self.how in ("black", "grey"):
             return frame
@@ -75,14 +77,19 @@ class Lamp(gym.Env[np.ndarray, int]):
         return frame / 255 if self.how == "floats" else frame
 
 
+class TextLamp(Lamp):
+    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012
+
+
 class Blind(gym.Env[np.ndarray, int]):
     observation_space, action_space = spaces.Box(0, 1, (1,)), spaces.Discrete(2)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def lamps():
-    for how in ("moves", "still", "black", "grey", "floats", "far", "ends"):
+    for how in ("moves", "still", "black", "grey", "floats", "far", "ends", "breaks"):
         gym.register(f"Lamp-{how}-v0", entry_point=Lamp, kwargs={"how": how}, disable_env_checker=True)
+    gym.register("Lamp-text-v0", entry_point=TextLamp)
     gym.register("Blind-v0", entry_point=Blind)
     yield
     for name in [name for name in gym.registry if name.startswith(("Lamp-", "Blind-"))]:
@@ -305,6 +312,18 @@ def test_the_doctor_finds(run, arguments: list[str], words: list[str]) -> None:
     lines = out.splitlines()
     found = [" ".join(lines[i : i + 2]) for i, line in enumerate(lines) if line.startswith("error")]
     assert any(all(word in finding for word in words) for finding in found), out
+
+
+@pytest.mark.parametrize("env_id", ["MountainCar-v0", "Acrobot-v1"])
+def test_the_doctor_knows_of_an_end_that_random_steps_do_not_reach(run, env_id: str) -> None:
+    goal, baseline = PROMPTS[env_id]
+    arguments = ("doctor", env_id, "--goal", goal, "--baseline", baseline, "--steps", "12")
+    status, out, _ = run(*arguments)
+    assert status == 1
+    assert "no episode terminated in 12 random steps, but the env does terminate (" in out
+    if env_id == "MountainCar-v0":
+        assert "position 0.60" in out
+        assert run(*arguments, "--horizon", "40")[0] == 0, "FixedHorizon never terminates"
 
 
 @pytest.mark.parametrize("how", ["moves", "far"])
@@ -536,11 +555,24 @@ def test_a_preview_is_what_the_encoder_gets(monkeypatch) -> None:
         (["landscape", *CARTPOLE, "--state", "theta=0:1:1"], "NAME=LOW:HIGH:COUNT"),
         (["landscape", *CARTPOLE, "--state", "theta=0:1", "--policy", "random"], "one of them"),
         (["landscape", *CARTPOLE, "--output", "picture.doc"], "'doc'"),
+        (["landscape", *CARTPOLE, "--output", "missing/picture.png"], "there is no folder missing"),
+        (["landscape", *CARTPOLE, "--alpha", "half"], "'half' (vlmrm-wrap landscape --help)"),
+        (["landscape", *CARTPOLE, "--seed", "-1"], "a whole number of at least 0"),
+        (["landscape", "Lamp-text-v0", "--goal", "a lamp"], "renders 'ansi'; required: 'rgb_array'"),
+        (["landscape", "Lamp-breaks-v0", "--goal", "a lamp"], "KeyError: 'bulb' (vlmrm-wrap --traceback"),
+        (["doctor", *CARTPOLE, "--output", "missing/doctor.png"], "there is no folder missing"),
+        (["doctor", *CARTPOLE, "--output", "doctor.doc"], "no name of a picture"),
+        (["doctor", *CARTPOLE, "--output", "."], "no name of a picture"),
+        (["video", "random", *CARTPOLE, "--output", "missing/film.mp4"], "there is no folder missing"),
+        (["video", "random", *CARTPOLE, "--scores", "missing/s.npz"], "there is no folder missing"),
+        (["similarity", "missing.png", "--text", "a", "--output", "missing/heat.png"], "there is no folder missing"),
         (["doctor", "CartPole-v1", "--goal", ""], "required: a goal"),
         (["doctor", *CARTPOLE, "--encoder", "ViT-B/23"], "ViT-B/32"),
         (["similarity", "missing.png", "--text", "a"], "missing.png can't be read"),
         (["similarity", __file__, "--text", "a"], "not a picture"),
         (["sweep", "missing"], "no recorded scores"),
+        (["sweep", "."], "no run folder"),
+        (["landscape", *CARTPOLE, "--env-kwargs", '{"render_mode": "human"}'], "is set for you"),
         (["sweep", __file__], "holds no recorded scores"),
         (["video", "random", "CartPole-v1"], "--goal"),
         (["video", "random", *CARTPOLE, "--output", "film.gif"], ".mp4"),
@@ -554,7 +586,16 @@ def test_bad_input_is_one_line(run, arguments: list[str], words: str) -> None:
     assert (status, out) == (2, "")
     line = err.splitlines()[-1]
     assert line.startswith("error: ")
+    assert err.count("\n") == 1 or "Warning" in err
     assert words in line
+
+
+def test_ctrl_c_is_one_word(run, monkeypatch) -> None:
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vlmrm_wrap.insight.commands.landscape", interrupted)
+    assert run("landscape", *CARTPOLE) == (130, "", "interrupted\n")
 
 
 def test_without_matplotlib_or_moviepy_the_pip_line_is_told(run, monkeypatch) -> None:

@@ -11,11 +11,15 @@ import pytest
 import torch
 from fakes import PaintedReward, captured, painted_value
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from stable_baselines3 import DQN, PPO
 from tiny_clips import tiny_state_dict
+from walks import OFF, PPO_KWARGS, BackgroundReward, GreyReward, WalkEnv, assert_same_training, walk
+from walks import make as make_algo
 
 from vlmrm_wrap import (
     CLIPRewardModel,
     CLIPRewardVectorWrapper,
+    CLIPRewardWrapper,
     PerEnvPrompts,
     ScaledReward,
     SoftmaxReward,
@@ -156,7 +160,23 @@ def test_weighted_goals_are_the_sum_of_their_rewards(model, monkeypatch):
     encode = model.encoder.encode_image
     monkeypatch.setattr(model.encoder, "encode_image", lambda images: (encoded.append(len(images)), encode(images))[1])
     option.score(FRAMES)
+    assert encoded == [], "it was scored above, and is remembered"
+    assert option.cache_info.hits == ScaledReward(option).cache_info.hits == 5
+    option.score(np.roll(FRAMES, 1, axis=2))
     assert encoded == [5]
+
+
+@pytest.mark.parametrize(("cache", "encodes"), [(True, [5]), (False, [5, 5])])
+def test_frames_that_come_again_are_encoded_as_often_as_by_the_model(model, cache, encodes, monkeypatch):
+    without = CLIPRewardModel(model.encoder, goal_prompts="pole upright", baseline_prompts="pole and cart", cache=cache)
+    option = SoftmaxReward(without, ["a cart"])
+    encoded = []
+    encode = model.encoder.encode_image
+    monkeypatch.setattr(model.encoder, "encode_image", lambda images: (encoded.append(len(images)), encode(images))[1])
+    first, second = option.score(FRAMES), option.score(FRAMES)
+    np.testing.assert_array_equal(first, second)
+    assert encoded == encodes
+    assert (option.cache_info is None) == (not cache)
 
 
 def test_one_goal_of_weight_1_is_the_model_itself(model):
@@ -283,6 +303,66 @@ def test_a_fake_has_no_recipe_but_options_around_it_work():
 def test_an_option_offers_the_micro_batch_of_its_model(model):
     option = ScaledReward(PerEnvPrompts(model, ["a cart", "a pole"]))
     assert option.micro_batch_size == 2
+
+
+# --- in the background ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_scoring_later_gives_the_same(model, which):
+    wanted = scored(nests(model)[which])
+    frames = FRAMES.copy()
+    later = nests(model)[which].score_later(frames)
+    frames[:] = 0
+    np.testing.assert_array_equal(np.array(later()), wanted)
+
+
+def test_an_option_scores_later_where_its_model_can():
+    assert not hasattr(ScaledReward(PaintedReward()), "score_later")
+    assert not hasattr(ScaledReward(StandardizedReward(PaintedReward())), "score_later")
+    assert hasattr(ScaledReward(BackgroundReward()), "score_later")
+
+
+@pytest.mark.parametrize("scorer", [GreyReward, BackgroundReward])
+@pytest.mark.parametrize(("algorithm", "kwargs"), [(PPO, PPO_KWARGS), (DQN, OFF)], ids=["PPO", "DQN"])
+def test_deferred_training_sees_the_same_options(scorer, algorithm, kwargs):
+    trained = []
+    for deferred in (False, True):
+        option = ScaledReward(StandardizedReward(scorer()), 0.5, 1.0)
+        trained.append(make_algo(algorithm, walk(deferred, model=option), **kwargs).learn(150))
+    assert_same_training(*trained)
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_deferred_sub_envs_keep_their_own_prompts(model, deferred):
+    goals = ["pole upright", "a cart", "an empty room"]
+    venv = walk(deferred, model=ScaledReward(PerEnvPrompts(model, goals)))
+    algo = make_algo(PPO, venv, **PPO_KWARGS).learn(48)
+    grey = np.arange(256, dtype=np.uint8)
+    x = algo.rollout_buffer.observations.reshape(3, 16, 2)[:, 1:, 0].T  # PPO has flattened them, env by env
+    for env, goal in enumerate(goals):
+        frames = np.tile(grey[:, None, None, None], (1, 4, 6, 3))
+        possible = model.with_settings(goal_prompts=goal).score(frames).rewards
+        wanted = possible[np.uint8(128 + 20 * x[:, env])]
+        paid = algo.rollout_buffer.rewards.reshape(16, 3)[:-1, env]
+        stayed = algo.rollout_buffer.episode_starts.reshape(16, 3)[1:, env] == 0
+        assert stayed.sum() > 5
+        np.testing.assert_allclose(paid[stayed], wanted[stayed], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda option: CLIPRewardWrapper(WalkEnv(), option),
+        lambda option: CLIPRewardVectorWrapper(SyncVectorEnv([lambda: captured(0)] * 3), option),
+        lambda option: walk(False, model=option),
+        lambda option: walk(True, model=option),
+    ],
+)
+def test_prompts_for_another_number_of_sub_envs_are_refused_at_once(model, wrap):
+    option = ScaledReward(PerEnvPrompts(model, ["a cart", "a pole"]))
+    with pytest.raises(ValueError, match=r"has 2 goals, and there are (1|3) sub-envs"):
+        wrap(option)
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,8 @@ def test_what_cant_be_captured_runs_without_and_says_so_once() -> None:
 def model_of(capture: Any, queue: type[Late] = Late, **settings: Any) -> CLIPRewardModel:
     prompts = {"goal_prompts": "pole upright", "baseline_prompts": "pole and cart"}
     model = CLIPRewardModel.from_pretrained("embedded", **prompts, device="cpu", cache=False, **settings)
-    model._pipe = FramePipe(model._similarities, CPU, queues=(queue(), queue()), capture=capture)  # type: ignore[arg-type]
+    scoring = model._similarities
+    scoring.pipe = FramePipe(scoring.compute, CPU, queues=(queue(), queue()), capture=capture)  # type: ignore[arg-type]
     return model
 
 
@@ -221,7 +222,7 @@ def test_scores_are_those_without_a_pipe(micro_batch_size: int) -> None:
     graphs = Graphs()
     graphs.memory = torch.zeros(64, 2)
     model, plain = model_of(graphs, micro_batch_size=micro_batch_size), model_of(None)
-    plain._pipe = None
+    plain._similarities.pipe = None
     for n in (0, 1, 2, 5, 5, 5, 5, 9, 9):
         frames = frames_of(n, n, height=5)
         later = model.score_later(frames)
@@ -255,6 +256,6 @@ def test_out_of_memory_in_a_pipe_halves_the_micro_batch(leaving_the_capture_fail
             np.testing.assert_allclose(model(frames), want, rtol=0, atol=1e-6)
     assert len(caught) == 1
     assert "9 frames at once don't fit on cpu" in str(caught[0].message)
-    assert model._pipe is not None
-    assert set(model._pipe.captured) == {(4, 4, 6, 3), (1, 4, 6, 3)}
-    assert [len(memory) for memory in model._pipe._inputs.values()] == [4]
+    assert model._similarities.pipe is not None
+    assert set(model._similarities.pipe.captured) == {(4, 4, 6, 3), (1, 4, 6, 3)}
+    assert [len(memory) for memory in model._similarities.pipe._inputs.values()] == [4]

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from fakes import PaintedEnv, PaintedReward, captured, painted_value
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
+from walks import OFF, PPO_KWARGS, BackgroundReward, GreyReward, assert_same_training, make, walk
 
 from vlmrm_wrap import (
     CLIPRewardModel,
@@ -19,7 +21,7 @@ from vlmrm_wrap import (
     PotentialDifference,
     transform_reward,
 )
-from vlmrm_wrap.sb3 import CLIPRewardVecEnv, make_vec_env
+from vlmrm_wrap.sb3 import CLIPRewardVecEnv, DeferredVecNormalize, make_vec_env
 
 LENGTHS = [(3, 5, 2), (4, 1, 6), (2, 2, 2)]  # odd episodes terminate, even ones are truncated
 STEPS = 14
@@ -212,3 +214,32 @@ def test_a_transform_of_another_shape_is_refused():
     env.reset()
     with pytest.raises(ValueError, match=r"returned shape \(2,\); required: \(1,\)"):
         env.step(0)
+
+
+# --- deferred ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("algorithm", "kwargs"), [(PPO, PPO_KWARGS), (DQN, OFF)], ids=["PPO", "DQN"])
+@pytest.mark.parametrize("scorer", [GreyReward, BackgroundReward])
+def test_deferred_training_sees_the_same_rewards(algorithm, kwargs, scorer):
+    trained = []
+    for deferred in (False, True):
+        venv = walk(deferred, model=scorer())
+        for transform in (PotentialDifference(0.9), MixEnvReward(0.5, 2.0)):
+            venv = transform_reward(venv, transform)
+        algo = make(algorithm, (DeferredVecNormalize if deferred else VecNormalize)(venv, gamma=0.9), **kwargs)
+        algo.learn(100)
+        algo.learn(100)  # anew: envs are reset in the middle of episodes
+        trained.append(algo)
+    assert_same_training(*trained)
+
+
+def test_a_transform_that_fails_says_so_between_two_steps_of_a_deferred_env():
+    venv = transform_reward(walk(True, vec_env_cls=SubprocVecEnv), lambda step: np.zeros(2))
+    with contextlib.closing(venv):
+        venv.reset()
+        for _ in range(5):  # the fourth fills a micro-batch, scored while the workers take the fifth
+            venv.step(np.zeros(3, int))
+        with pytest.raises(ValueError, match=r"returned shape \(2,\); required: \(3,\)"):
+            venv.step_async(np.zeros(3, int))
+        venv.step(np.zeros(3, int))  # their answers were read

@@ -1,16 +1,17 @@
 """The command line ``vlmrm-wrap``, also ``python -m vlmrm_wrap``: see a reward before you trust it.
 
-Exit status: 0 fine; 1 the doctor found errors; 2 something in the arguments is wrong, said in one line on stderr.
+Exit status: 0 fine; 1 the doctor found errors; 2 something is wrong, said in one line on stderr; 130 for Ctrl-C.
 Nothing heavy is imported before the arguments are parsed.
 """
 
 import argparse
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 __all__ = ["main"]
 
@@ -21,26 +22,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # pygame greets on stdout
     if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame, which draws in memory, looks for a screen
-    from gymnasium.error import Error as GymnasiumError
-
     long_format = warnings.formatwarning
-    warnings.formatwarning = lambda text, category, *_: f"{category.__name__}: {text}\n"
+    warnings.formatwarning = lambda text, category, *_: f"{category.__name__}: {_plain(text)}\n"
     try:
         from vlmrm_wrap.insight import commands
 
         status: int = getattr(commands, options.command)(options)
         return status
-    except (GymnasiumError, ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:  # an env of the user's, or its render(), can raise anything
         if options.traceback:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {_told(error)}", file=sys.stderr)
         return 2
     finally:
         warnings.formatwarning = long_format
 
 
+def _told(error: Exception) -> str:
+    """One line; an error that nobody wrote for users gets its name, and the way to where it came from."""
+    from gymnasium.error import Error as GymnasiumError
+
+    text = " ".join(_plain(error).split())
+    if isinstance(error, GymnasiumError | ImportError | OSError | RuntimeError | TypeError | ValueError) and text:
+        return text
+    return f"{type(error).__name__}: {text} (vlmrm-wrap --traceback ... shows where)"
+
+
+def _plain(text: object) -> str:
+    """Without the colours that Gymnasium gives its warnings."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", str(text))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {' '.join(message.split())} ({self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("vlmrm-wrap", description="See a reward before you trust it.")
+    parser = _Parser("vlmrm-wrap", description="See a reward before you trust it.")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for add in (_similarity, _landscape, _doctor, _sweep, _video):
@@ -130,7 +152,7 @@ def _env_options(parser: argparse.ArgumentParser, required: bool = True) -> None
     )
     parser.add_argument("--env-kwargs", type=_json_object, metavar="JSON", help="""of gymnasium.make: '{"g": 5}'""")
     parser.add_argument("--horizon", type=_count, help="put FixedHorizon around the env: episodes of this length")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--seed", type=_seed, default=0, help="default: %(default)s")
 
 
 def _reward_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -149,6 +171,12 @@ def _encoder_options(parser: argparse.ArgumentParser) -> None:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}; required: a whole number of at least 1")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}; required: a whole number of at least 0")
     return int(text)
 
 

@@ -39,7 +39,7 @@ _COMPARED, _HASHED = 24, 1  # bytes that take 1 ns
 _INCOME = _ENCODE // 100  # a frame: looking up in vain costs 1 % for ever ...
 _PURSE = 16 * _ENCODE  # ... and as much as encoding 16 frames each time that it looks again
 
-_KEY, _ENTRY = 16, 24  # bytes
+_KEY = 16  # bytes
 _COUNTS = ("purse", "full", "aside", "hits", "misses", "skipped")
 
 _PERIOD = 3  # words of 8 bytes: 8 pixels, the shortest stretch after which flat colour looks the same
@@ -75,12 +75,13 @@ class Lookup(NamedTuple):
     rows: NDArray[np.intp]
     """For each of the n frames its row among the missing; -1 where its scores are known."""
     scores: Scores
-    """``(n, 2)``: the known scores, 0 elsewhere."""
+    """``(n, width)``: the known scores, 0 elsewhere."""
 
 
 class FrameCache:
     """s.g and s.b of the ``maxsize`` frames used last, by :func:`frame_key`; some 180 bytes each.
 
+    ``width``: numbers a frame, 2 unless somebody compares it with more prompts; a ``file`` is for 2.
     ``steps_aside``: whether it may stop looking frames up where they don't repeat. A look-up is paid from a
     purse that a hit and a small income per frame fill again: empty, the cache steps aside; full, it looks
     again. ``patience``: what is in the purse at first, in encodes; a training starts with frames that differ.
@@ -100,12 +101,13 @@ class FrameCache:
         self,
         *,
         maxsize: int = MAXSIZE,
+        width: int = 2,
         steps_aside: bool = True,
         patience: int = _PURSE // _ENCODE,
         file: ScoreFile | None = None,
     ) -> None:
         self._table: OrderedDict[bytes, bytes] = OrderedDict()  # the one used last is last
-        self._maxsize, self._steps_aside, self._file = maxsize, steps_aside, file
+        self._maxsize, self._width, self._steps_aside, self._file = maxsize, width, steps_aside, file
         self._purse = self._full = patience * _ENCODE
         self._aside = False
         self._hits = self._misses = self._skipped = 0
@@ -122,7 +124,7 @@ class FrameCache:
     def look_up(self, frames: Frames) -> Lookup:
         """Which of ``frames``, uint8 ``(n, height, width, 3)``, are to be encoded: new ones, each once."""
         n = len(frames)
-        found = Lookup([], [], np.full(n, -1), np.zeros((n, 2), np.float32))
+        found = Lookup([], [], np.full(n, -1), np.zeros((n, self._width), np.float32))
         new: dict[bytes, int] = {}
         for place, frame in enumerate(frames):
             key = self._key(frame)
@@ -145,7 +147,7 @@ class FrameCache:
         return found
 
     def complete(self, lookup: Lookup, encoded: Scores) -> Scores:
-        """The scores ``(n, 2)`` of the batch, from those of its missing frames, which are remembered."""
+        """The scores ``(n, width)`` of the batch, from those of its missing frames, which are remembered."""
         for key, scores in zip(lookup.keys, encoded, strict=True):
             if key is not None and key not in self._table:  # it may be by now, from a batch in between
                 self._table[key] = scores.astype("<f4").tobytes()
@@ -168,14 +170,13 @@ class FrameCache:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from ``state``, a :meth:`state_dict`, which takes the place of what is here; ValueError otherwise."""
-        if set(state) != {"entries", *_COUNTS} or len(state["entries"]) % _ENTRY:
-            raise ValueError(
-                f"a state has {', '.join(_COUNTS)} and entries of {_ENTRY} bytes, got {dict(state)!r:.200}"
-            )
+        entry = _KEY + 4 * self._width
+        if set(state) != {"entries", *_COUNTS} or len(state["entries"]) % entry:
+            raise ValueError(f"a state has {', '.join(_COUNTS)} and entries of {entry} bytes, got {dict(state)!r:.200}")
         entries = state["entries"]
         self._table.clear()
-        for at in range(0, len(entries), _ENTRY):
-            self._table[entries[at : at + _KEY]] = entries[at + _KEY : at + _ENTRY]
+        for at in range(0, len(entries), entry):
+            self._table[entries[at : at + _KEY]] = entries[at + _KEY : at + entry]
         for name in _COUNTS:
             setattr(self, f"_{name}", state[name])
 

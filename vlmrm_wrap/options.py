@@ -10,16 +10,23 @@ model inside, so env.spec rebuilds the whole nest. Imports numpy only.
 import inspect
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmrm_wrap.protocols import FrameScores, RewardModel, as_reward_model, recipe_of, score_frames
+from vlmrm_wrap.protocols import FrameScores, RewardModel, as_reward_model, check_scores, recipe_of, score_frames
 
-__all__ = ["RewardOption", "ScaledReward", "StandardizedReward", "option_from_recipe"]
+__all__ = [
+    "RewardOption",
+    "ScaledReward",
+    "StandardizedReward",
+    "option_from_recipe",
+    "options_around",
+    "recipe_inside",
+]
 
 Frames = NDArray[np.uint8]
 
@@ -29,6 +36,19 @@ _HOME = {
     "WeightedGoals": "vlmrm_wrap.prompts",
     "PerEnvPrompts": "vlmrm_wrap.prompts",
     "SoftmaxReward": "vlmrm_wrap.prompts",
+}
+
+
+# What an option has where the model inside has it: for those who batch, save, log and show what is encoded.
+_INSIDE = {
+    "micro_batch_size",
+    "num_envs",
+    "cache_info",
+    "constants",
+    "embed",
+    "preview",
+    "state_dict",
+    "load_state_dict",
 }
 
 
@@ -45,10 +65,24 @@ class RewardOption:
         inner = recipe_of(self.model)
         return None if inner is None else {"option": type(self).__name__, "model": inner, **self._arguments}
 
+    def __getattr__(self, name: str) -> Any:
+        if name in _INSIDE:
+            return getattr(self.model, name)
+        raise AttributeError(f"{type(self).__name__} has no {name!r}")
+
     @property
-    def micro_batch_size(self) -> int:
-        size: int = self.model.micro_batch_size  # AttributeError for a model without one, as from the model itself
-        return size
+    def score_later(self) -> Callable[[Frames], Callable[[], FrameScores]]:
+        """:meth:`score` in the background, as of the model inside; AttributeError for one that can't.
+
+        What it returns is to be called once, in the order of the batches, for an option may remember rewards.
+        """
+        start = self.model.score_later
+
+        def later(frames: Frames) -> Callable[[], FrameScores]:
+            n, scores = len(frames), start(frames)
+            return lambda: self._change(check_scores(self.model, scores(), n))
+
+        return later
 
     def __repr__(self) -> str:
         arguments = "".join(f", {name}={value!r}" for name, value in self._arguments.items())
@@ -61,6 +95,10 @@ class RewardOption:
     def score_envs(self, frames: Frames, envs: NDArray[np.intp]) -> FrameScores:
         """:meth:`score`, for frames of the sub-envs with the indices ``envs``."""
         return self._change(score_frames(self.model, frames, envs))
+
+    def score_embeddings(self, embeddings: NDArray[np.float32]) -> FrameScores:
+        """:meth:`score` of the frames of these embeddings: :meth:`vlmrm_wrap.CLIPRewardModel.score_embeddings`."""
+        return self._change(self.model.score_embeddings(embeddings))
 
     def _change(self, scores: FrameScores) -> FrameScores:
         raise NotImplementedError
@@ -143,6 +181,18 @@ def option_from_recipe(recipe: Mapping[str, Any]) -> RewardModel:
         raise ValueError(f"the recipe of {name} doesn't fit its arguments: {error}") from error
     rebuilt: RewardModel = option(**arguments)
     return rebuilt
+
+
+def recipe_inside(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe of the model inside all options of ``recipe``."""
+    return recipe_inside(recipe["model"]) if "option" in recipe else dict(recipe)
+
+
+def options_around(recipe: Mapping[str, Any], model: RewardModel) -> RewardModel:
+    """The options of ``recipe``, anew, around another ``model`` than the one inside it."""
+    if "option" not in recipe:
+        return model
+    return option_from_recipe({**recipe, "model": options_around(recipe["model"], model)})
 
 
 def check_number(name: str, value: float) -> float:

@@ -1,12 +1,13 @@
 """Options that compare one encoding of a frame with more sentences than a goal and a baseline.
 
-    frames -> model.embed, once -> score_embeddings of a model per prompt -> one reward
+    frames -> s.g and s.b for the prompts of each of k models, from one encoding -> k scores -> one reward
 
-``model`` is a :class:`~vlmrm_wrap.CLIPRewardModel`, or its recipe. Each frame is encoded once, whatever the number of
-sentences, and always: a score remembered for the model's own prompts is no use here.
+``model`` is a :class:`~vlmrm_wrap.CLIPRewardModel`, or its recipe. A frame is encoded once, whatever the number of
+sentences, and not again where the model would remember it: the option has a cache like the model's, in memory.
 """
 
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,14 +32,61 @@ class _PromptOption(RewardOption):
 
     def __init__(self, model: RewardModel | Mapping[str, Any], **arguments: Any) -> None:
         super().__init__(model, **arguments)
-        if not hasattr(self.model, "score_embeddings"):
+        if not hasattr(self.model, "similarities_with"):
             raise TypeError(
                 f"{type(self).__name__} needs a CLIPRewardModel, whose encoder its sentences share, got "
                 f"{self.model!r}. Other options go outside: ScaledReward({type(self).__name__}(model, ...))."
             )
 
+    def _compare_with(self, models: list["CLIPRewardModel"]) -> None:
+        """From now on frames are scored with all of ``models``; one that stands twice is asked once."""
+        self._distinct = list(dict.fromkeys(models))
+        self._similarities = self.model.similarities_with(self._distinct)
+
+    @abstractmethod
+    def _combine(self, scores: "dict[CLIPRewardModel, FrameScores]", envs: NDArray[np.intp]) -> FrameScores:
+        """One score for each frame, of the sub-envs ``envs``, from those of all models."""
+
+    @property
+    def cache_info(self) -> Any:
+        """Hits and misses of the option's own cache; None with ``cache=False``."""
+        cache = self._similarities.cache
+        return None if cache is None else cache.info
+
+    def score(self, frames: Frames) -> FrameScores:
+        return self._later(frames, self._all(frames))()
+
     def score_envs(self, frames: Frames, envs: NDArray[np.intp]) -> FrameScores:
-        return self.score(frames)
+        return self._later(frames, envs)()
+
+    @property
+    def score_later(self) -> Callable[[Frames], Callable[[], FrameScores]]:
+        return lambda frames: self._later(frames, self._all(frames))
+
+    def score_embeddings(self, embeddings: NDArray[np.float32]) -> FrameScores:
+        each = {model: model.score_embeddings(embeddings) for model in self._distinct}
+        return self._combine(each, self._all(embeddings))
+
+    def state_dict(self) -> dict[str, Any]:
+        """As of :meth:`vlmrm_wrap.CLIPRewardModel.state_dict`, with the option's own cache."""
+        return self._similarities.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state``, a :meth:`state_dict` of the same option; ValueError for anything else."""
+        self._similarities.load_state_dict(state)
+
+    def _all(self, frames: NDArray[Any]) -> NDArray[np.intp]:
+        """Whose frames they are if nobody says."""
+        return np.arange(len(frames))
+
+    def _later(self, frames: Frames, envs: NDArray[np.intp]) -> Callable[[], FrameScores]:
+        similarities = self._similarities.later(frames)
+
+        def scores() -> FrameScores:
+            pairs = np.split(similarities(), len(self._distinct), axis=1)
+            return self._combine({m: m.scores_of(pair) for m, pair in zip(self._distinct, pairs, strict=True)}, envs)
+
+        return scores
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (type(self), self.model, self._arguments)
@@ -86,11 +134,11 @@ class WeightedGoals(_PromptOption):
             raise ValueError(f"there are {len(goals)} goals and {len(weights)} weights; required: as many")
         super().__init__(model, goals=goals, weights=weights, baselines=baselines)
         self._goals, self._weights = self._models(goals, baselines), np.array(weights)
+        self._compare_with(self._goals)
 
-    def score(self, frames: Frames) -> FrameScores:
-        embeddings = self.model.embed(frames)
-        scores = np.array([goal.score_embeddings(embeddings) for goal in self._goals], np.float64)  # (k, 3, n)
-        return FrameScores(*np.tensordot(self._weights, scores, axes=1).astype(np.float32))
+    def _combine(self, scores: "dict[CLIPRewardModel, FrameScores]", envs: NDArray[np.intp]) -> FrameScores:
+        each = np.array([scores[goal] for goal in self._goals], np.float64)  # (k, 3, n)
+        return FrameScores(*np.tensordot(self._weights, each, axes=1).astype(np.float32))
 
 
 class PerEnvPrompts(_PromptOption):
@@ -114,28 +162,29 @@ class PerEnvPrompts(_PromptOption):
         goals, baselines = _plain("goals", goals), baselines and _plain("baselines", baselines)
         super().__init__(model, goals=goals, baselines=baselines)
         self._goals = self._models(goals, baselines)
+        self._compare_with(self._goals)
+
+    @property
+    def num_envs(self) -> int:
+        return len(self._goals)
 
     @property
     def micro_batch_size(self) -> int:
         """Who gathers frames of several steps should hand them on by steps."""
         return len(self._goals)
 
-    def score(self, frames: Frames) -> FrameScores:
+    def _all(self, frames: NDArray[Any]) -> NDArray[np.intp]:
         if len(frames) != len(self._goals):
             raise ValueError(
                 f"PerEnvPrompts has {len(self._goals)} goals and got {len(frames)} frames; required: one frame of each "
                 "sub-env. score_envs(frames, envs) takes those of some."
             )
-        return self.score_envs(frames, np.arange(len(frames)))
+        return super()._all(frames)
 
-    def score_envs(self, frames: Frames, envs: NDArray[np.intp]) -> FrameScores:
-        embeddings = self.model.embed(frames)
-        goals = [self._goals[env] for env in envs]
-        scores = np.empty((3, len(goals)), np.float32)
-        for goal in dict.fromkeys(goals):
-            rows = [row for row, own in enumerate(goals) if own is goal]
-            scores[:, rows] = goal.score_embeddings(embeddings[rows])
-        return FrameScores(*scores)
+    def _combine(self, scores: "dict[CLIPRewardModel, FrameScores]", envs: NDArray[np.intp]) -> FrameScores:
+        each = np.array([scores[goal] for goal in self._distinct])  # (k, 3, n)
+        own = [self._distinct.index(self._goals[env]) for env in envs]
+        return FrameScores(*each[own, :, np.arange(len(own))].T)
 
 
 class SoftmaxReward(_PromptOption):
@@ -166,14 +215,14 @@ class SoftmaxReward(_PromptOption):
         self._negatives = [
             self.model.with_settings(goal_prompts=each, baseline_prompts=None, alpha=0.0) for each in negatives
         ]
+        self._compare_with([self.model, *self._negatives])
 
-    def score(self, frames: Frames) -> FrameScores:
-        embeddings = self.model.embed(frames)
-        scores = self.model.score_embeddings(embeddings)
-        others = [negative.score_embeddings(embeddings).goal_similarity for negative in self._negatives]
-        logits = np.array([scores.goal_similarity, *others], np.float64) / self.temperature
+    def _combine(self, scores: "dict[CLIPRewardModel, FrameScores]", envs: NDArray[np.intp]) -> FrameScores:
+        goal = scores[self.model]
+        others = [scores[negative].goal_similarity for negative in self._negatives]
+        logits = np.array([goal.goal_similarity, *others], np.float64) / self.temperature
         weights = np.exp(logits - logits.max(axis=0))
-        return scores._replace(rewards=(weights[0] / weights.sum(axis=0)).astype(np.float32))
+        return goal._replace(rewards=(weights[0] / weights.sum(axis=0)).astype(np.float32))
 
 
 def _rebuilt(option: type[_PromptOption], model: Any, arguments: dict[str, Any]) -> _PromptOption:

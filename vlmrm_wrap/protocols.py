@@ -100,3 +100,10 @@ def check_scores(reward_model: RewardModel, scores: Any, n: int) -> FrameScores:
             f"{n} frames; required: three of shape ({n},)"
         )
     return checked
+
+
+def check_num_envs(reward_model: RewardModel, num_envs: int) -> None:
+    """ValueError if the reward model's prompts (:class:`~vlmrm_wrap.PerEnvPrompts`) are for another number of envs."""
+    goals = getattr(reward_model, "num_envs", None)
+    if goals not in (None, num_envs):
+        raise ValueError(f"PerEnvPrompts has {goals} goals, and there are {num_envs} sub-envs; required: one goal each")

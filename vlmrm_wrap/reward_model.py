@@ -7,11 +7,9 @@ and two dot products; both come back in a single copy.
 """
 
 import os
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,17 +20,16 @@ from vlmrm_wrap.cache import CacheInfo, CacheOption, FrameCache, check_cache
 from vlmrm_wrap.cache_files import ScoreFile, model_digest
 from vlmrm_wrap.encoders import check_encoder_name, load_encoder
 from vlmrm_wrap.encoders.protocol import Encoder, check_backend, resolve_device, resolve_dtype
-from vlmrm_wrap.preprocess import FramePreprocessor, check_frames
+from vlmrm_wrap.preprocess import check_frames
 from vlmrm_wrap.protocols import FrameScores, UnknownPromptWarning
 from vlmrm_wrap.reward import reward_from_similarities
 from vlmrm_wrap.settings import Settings, check_recipe
-from vlmrm_wrap.streams import FramePipe
+from vlmrm_wrap.similarities import FrameEncoder, FrameSimilarities, levels_to_the_caller
 
 __all__ = ["CLIPRewardModel"]
 
 Frames = NDArray[np.uint8]
 Goal = str | Sequence[str] | Frames
-Result = TypeVar("Result")
 
 _MICRO_BATCH = 64  # fills a GPU with ViT-B/32 at 224; a CPU gains nothing beyond 8
 _PATIENCE = 256  # encodes that the cache may cost before the first frame comes again: 0.1 s of the embedded model
@@ -88,35 +85,19 @@ class CLIPRewardModel:
             micro_batch_size,
         )
         self.encoder, self.alpha = encoder, settings.alpha
-        self._settings, self._micro_batch = settings, settings.micro_batch_size
-        self._pipe: FramePipe | None = None
-        device = torch.device(getattr(encoder, "device", "cpu"))
-        self._preprocess = FramePreprocessor(
-            encoder.image_size,
-            encoder.mean,
-            encoder.std,
-            encoder.interpolation,
-            settings.resize_mode or encoder.resize_mode,
-            device,
-        )
+        self._settings, self._cache_option = settings, cache
+        self._frames = FrameEncoder(encoder, settings.resize_mode, settings.micro_batch_size)
         goal, baseline = self._embed_prompts()
         self.constants = {
             "goal_norm": float(goal.norm()),
             "baseline_norm": float(baseline.norm()),
             "goal_dot_baseline": float(goal @ baseline),
         }
-        self._prompts = torch.stack([goal, baseline], dim=1).numpy()  # (D, 2), float64
-        # float64 where there is any: the products are exact to the last digit of the embeddings, and
-        # no setting of TF32 reaches them
-        precise = torch.float32 if device.type == "mps" else torch.float64
-        directions = torch.stack([goal, baseline], dim=1).to(precise).to(device)  # (D, 2)
-        self._similarities = partial(_similarities, encoder, self._preprocess, directions)
-        if device.type == "cuda":
-            self._pipe = FramePipe(self._similarities, device)
+        self._prompts = torch.stack([goal, baseline], dim=1)  # (D, 2), float64
+        self._similarities = FrameSimilarities(self._frames, self._prompts)
         # so that goal == baseline shows now, and the first step of an episode is no slower than others
-        self._cache: FrameCache | None = None
         self.score(np.zeros(_WARM_UP, np.uint8))
-        self._cache = self._make_cache(cache)
+        self._similarities.cache = self._make_cache()
 
     @classmethod
     def from_pretrained(
@@ -171,7 +152,7 @@ class CLIPRewardModel:
     @property
     def micro_batch_size(self) -> int:
         """Most frames on the device at once: as asked for, or as halved since."""
-        return self._micro_batch
+        return self._frames.micro_batch
 
     def __reduce__(self) -> tuple[Any, ...]:
         recipe = self.recipe
@@ -209,56 +190,33 @@ class CLIPRewardModel:
         On a GPU the frames are copied and their scoring queued, and nothing here waits for the GPU (but for
         the copy of the batch before the last). Elsewhere the frames are encoded before this returns.
         """
-        if not isinstance(frames, np.ndarray):
-            raise TypeError(f"frames must be a numpy array, got {type(frames).__name__}")
-        similarities = self._remembered(check_frames(frames))
+        similarities = self._similarities.later(frames)
+        return lambda: self.scores_of(similarities())
 
-        def scores() -> FrameScores:
-            goal, baseline = np.ascontiguousarray(similarities().T)
-            found = FrameScores(goal, goal, baseline)
-            return found._replace(rewards=self.rewards_at(self.alpha, found))
+    def scores_of(self, similarities: NDArray[np.float32]) -> FrameScores:
+        """The scores of ``n`` frames with these s.g and s.b, ``(n, 2)``; encodes nothing."""
+        goal, baseline = np.ascontiguousarray(similarities.T)
+        found = FrameScores(goal, goal, baseline)
+        return found._replace(rewards=self.rewards_at(self.alpha, found))
 
-        return scores
+    def similarities_with(self, models: Sequence["CLIPRewardModel"]) -> FrameSimilarities:
+        """s.g and s.b with the prompts of all ``models``, from one encoding of a frame: float32 ``(n, 2 k)``.
 
-    def _remembered(self, frames: Frames) -> Callable[[], NDArray[np.float32]]:
-        """:meth:`_encode` of the frames that the cache doesn't know, and what it remembers of the others."""
-        cache = self._cache
-        if cache is None:
-            return self._encode(frames)
-        lookup = cache.look_up(frames)
-        whole = len(lookup.missing) == len(frames)  # then nothing is copied
-        similarities = self._encode(frames if whole else frames[lookup.missing])
-        return lambda: cache.complete(lookup, similarities())
-
-    def _encode(self, frames: Frames) -> Callable[[], NDArray[np.float32]]:
-        """Under way: what waits for s.g and s.b, float32 ``(n, 2)``; that raises ValueError if they are not finite."""
-        start = self._at_once if self._pipe is None else self._pipe.submit
-        parts = self._in_micro_batches(frames, lambda batch: start(batch, self._micro_batch))
-
-        def similarities() -> NDArray[np.float32]:
-            products = np.concatenate([np.empty((0, 2), np.float32), *(part() for part in parts)])
-            if not np.isfinite(products).all():
-                raise ValueError(
-                    f"{self.encoder!r} gave embeddings that are not finite; if its dtype is float16, "
-                    "'bfloat16' and 'float32' have more range"
-                )
-            return products
-
-        return similarities
-
-    def _at_once(self, frames: Frames, limit: int) -> Callable[[], NDArray[np.float32]]:
-        """:meth:`FramePipe.submit` where there is nothing to wait for."""
-        products = self._similarities(frames).cpu().numpy()
-        return lambda: products
+        ``models``: of this one's encoder, from :meth:`with_settings`. What they cost is this model's: its resize mode,
+        its micro-batches, and, unless it has ``cache=False``, a cache, in memory, of their own.
+        """
+        cache = None
+        if self.cache_info is not None:
+            cache = FrameCache(width=2 * len(models), steps_aside=self._cache_option == "auto", patience=_PATIENCE)
+        return FrameSimilarities(self._frames, torch.cat([model._prompts for model in models], dim=1), cache)
 
     def embed(self, frames: Frames) -> NDArray[np.float32]:
         """uint8 RGB frames ``(n, height, width, 3)`` -> their unit embeddings, float32 ``(n, embed_dim)``.
 
         They are all that any reward needs to know of a frame: see :meth:`score_embeddings`. Errors as of :meth:`score`.
         """
-        parts = self._in_micro_batches(check_frames(frames), partial(_embed, self.encoder, self._preprocess))
-        empty = np.empty((0, self.encoder.embed_dim), np.float32)
-        return np.concatenate([empty, *(part.float().cpu().numpy() for part in parts)])
+        embeddings: NDArray[np.float32] = self._frames.embed(check_frames(frames)).numpy()
+        return embeddings
 
     def score_embeddings(self, embeddings: NDArray[np.float32]) -> FrameScores:
         """What :meth:`score` gives for the frames of these embeddings; encodes nothing.
@@ -270,10 +228,7 @@ class CLIPRewardModel:
             raise ValueError(
                 f"embeddings must have shape (n, {len(self._prompts)}), those of {self.encoder!r}, got {unit.shape}"
             )
-        products = unit.astype(np.float64) @ self._prompts
-        goal, baseline = np.ascontiguousarray(products.astype(np.float32).T)
-        scores = FrameScores(goal, goal, baseline)
-        return scores._replace(rewards=self.rewards_at(self.alpha, scores))
+        return self.scores_of((unit.astype(np.float64) @ self._prompts.numpy()).astype(np.float32))
 
     def with_settings(self, **changes: Any) -> "CLIPRewardModel":
         """A model on the same encoder, with other ``goal_prompts``, ``baseline_prompts``, ``alpha``, ...
@@ -284,8 +239,8 @@ class CLIPRewardModel:
 
     def preview(self, frames: Frames) -> NDArray[np.uint8]:
         """What the encoder is shown of each frame, before normalisation: uint8 ``(n, image_size, image_size, 3)``."""
-        pixels = torch.from_numpy(np.array(check_frames(frames))).to(self._preprocess.device).permute(0, 3, 1, 2)
-        shown: NDArray[np.uint8] = self._preprocess.resize(pixels).permute(0, 2, 3, 1).cpu().numpy()
+        pixels = torch.from_numpy(np.array(check_frames(frames))).to(self._frames.device).permute(0, 3, 1, 2)
+        shown: NDArray[np.uint8] = self._frames.preprocess.resize(pixels).permute(0, 2, 3, 1).cpu().numpy()
         return shown
 
     def rewards_at(self, alpha: float, scores: FrameScores) -> NDArray[np.float32]:
@@ -305,16 +260,18 @@ class CLIPRewardModel:
     @property
     def cache_info(self) -> CacheInfo | None:
         """Hits and misses so far, as of ``functools.lru_cache``, and more; None with ``cache=False``."""
-        return None if self._cache is None else self._cache.info
+        cache = self._similarities.cache
+        return None if cache is None else cache.info
 
     def save_cache(self) -> None:
         """Write the scores to ``cache``'s folder now; otherwise it happens when the model or the process ends.
 
         OSError if that fails, ValueError if ``cache`` is no folder.
         """
-        if self._cache is None:
+        cache = self._similarities.cache
+        if cache is None:
             raise ValueError("there is no cache to save: cache is False; a folder keeps scores on disk")
-        self._cache.save()
+        cache.save()
 
     def state_dict(self) -> dict[str, Any]:
         """What the frames so far have left behind: the cache's scores and counts, and the micro-batch size.
@@ -322,71 +279,26 @@ class CLIPRewardModel:
         With it a rebuilt model goes on to the bit: which frames are known decides which are encoded together, and
         that is in the last digits of a reward. Numbers and bytes; prompts and weights are the recipe's.
         """
-        return {"micro_batch_size": self._micro_batch, "cache": self._cache and self._cache.state_dict()}
+        return self._similarities.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from ``state``, a :meth:`state_dict` of a model with this recipe; ValueError for anything else."""
-        if set(state) != {"micro_batch_size", "cache"} or (state["cache"] is None) != (self._cache is None):
-            raise ValueError(
-                "a state has micro_batch_size and cache, which is None only with cache=False like the model's; got "
-                f"{dict(state)!r:.200}"
-            )
-        if self._cache is not None:
-            self._cache.load_state_dict(state["cache"])
-        self._micro_batch = int(state["micro_batch_size"])
+        self._similarities.load_state_dict(state)
 
-    def _make_cache(self, cache: CacheOption) -> FrameCache | None:
+    def _make_cache(self) -> FrameCache | None:
+        cache = self._cache_option
         if isinstance(cache, bool | np.bool_) or cache == "auto":
             return FrameCache(steps_aside=cache == "auto", patience=_PATIENCE) if cache else None
         settings = self._settings.as_json()
         about = {name: settings[name] for name in ("goal_prompts", "baseline_prompts", "normalize_prompt_mean")}
-        digest = model_digest(self.encoder, {**about, "resize_mode": self._preprocess.resize_mode})
+        digest = model_digest(self.encoder, {**about, "resize_mode": self._frames.preprocess.resize_mode})
         return FrameCache(steps_aside=False, file=ScoreFile(cache, digest))
-
-    def _in_micro_batches(self, frames: Frames, run: Callable[[Frames], Result]) -> list[Result]:
-        """``run`` of each micro-batch, smaller ones if they don't fit."""
-        results: list[Result] = []
-        start = 0
-        while start < len(frames):
-            batch = frames[start : start + self._micro_batch]
-            try:
-                results.append(run(batch))
-            except torch.OutOfMemoryError as error:
-                if len(batch) <= 1:
-                    raise torch.OutOfMemoryError(
-                        f"not even one frame fits on {self._preprocess.device} beside "
-                        f"{self.encoder!r}: free its memory, or choose a smaller encoder or dtype"
-                    ) from error
-            else:
-                start += len(batch)
-                continue
-            # out of the except clause, whose traceback would keep the batch's tensors alive
-            self._halve(len(batch))
-        return results
-
-    def _halve(self, failed: int) -> None:
-        if self._micro_batch == self._settings.micro_batch_size:  # the first time
-            warnings.warn(
-                f"{failed} frames at once don't fit on {self._preprocess.device}; going on with half, "
-                "and half again if need be. A smaller micro_batch_size avoids this.",
-                UserWarning,
-                stacklevel=_levels_to_the_caller(),
-            )
-        self._micro_batch = failed // 2
-        if self._pipe is not None:
-            self._pipe.clear()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
     def _embed_prompts(self) -> tuple[Tensor, Tensor]:
         """g and b, float64 ``(D,)`` on the CPU; b is 0 without a baseline."""
         goal, baseline = self._settings.goal_prompts, self._settings.baseline_prompts
         self._warn_of_unknown_words()
-        if isinstance(goal, np.ndarray):
-            embed = partial(_embed, self.encoder, self._preprocess)
-            goals = torch.cat(self._in_micro_batches(goal, embed))
-        else:
-            goals = self.encoder.encode_text(list(goal))
+        goals = self._frames.embed(goal) if isinstance(goal, np.ndarray) else self.encoder.encode_text(list(goal))
         mean_goal = self._mean(goals)
         if baseline is None:
             return mean_goal, torch.zeros_like(mean_goal)
@@ -407,26 +319,5 @@ class CLIPRewardModel:
                 f"{self.encoder.name!r} has not learnt: {', '.join(map(repr, unknown))}. Prompts with "
                 "such words are scored all the same, by their other words.",
                 UnknownPromptWarning,
-                stacklevel=_levels_to_the_caller(),
+                stacklevel=levels_to_the_caller(),
             )
-
-
-@torch.inference_mode()
-def _embed(encoder: Encoder, preprocess: FramePreprocessor, frames: Frames | Tensor) -> Tensor:
-    return encoder.encode_image(preprocess(frames))
-
-
-@torch.inference_mode()
-def _similarities(
-    encoder: Encoder, preprocess: FramePreprocessor, directions: Tensor, frames: Frames | Tensor
-) -> Tensor:
-    """s.g and s.b of each frame, float32 ``(n, 2)`` on the device."""
-    return (_embed(encoder, preprocess, frames).to(directions.dtype) @ directions).float()
-
-
-def _levels_to_the_caller() -> int:
-    """``stacklevel`` of the first line outside this package, for a warning raised where this is called."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("vlmrm_wrap."):
-        level, frame = level + 1, frame.f_back
-    return level

@@ -157,16 +157,20 @@ def check_spread(rewards: NDArray[Any], batch_noise: float, dtype_noise: float |
     return Finding("ok", "reward", message)
 
 
-def check_ends(steps: int, terminations: int, mean_reward: float) -> Finding:
-    """Whether ending an episode, or not ending it, pays whatever the words say."""
-    if not terminations:
-        return Finding("ok", "ends", f"no episode terminated in {steps} random steps")
+def check_ends(steps: int, terminations: int, mean_reward: float, place: str | None = None) -> Finding:
+    """Whether ending an episode, or not ending it, pays whatever the words say.
+
+    ``terminations``: episodes that terminated in random ``steps``. ``place``: a state that terminates, if one is known.
+    """
+    seen = f"{terminations or 'no'} episode{'s' * (terminations > 1)} terminated in {steps} random steps"
+    if not terminations and place is None:
+        return Finding("ok", "ends", seen)
     what = "to survive" if mean_reward > 0 else "to end early"
+    where = "" if terminations else f", but the env does terminate ({place})"
     return Finding(
         "error",
         "ends",
-        f"{terminations} episodes terminated in {steps} random steps, and the mean reward is {mean_reward:.2f}: {what} "
-        "pays, whatever the words say",
+        f"{seen}{where}, and the mean reward is {mean_reward:.2f}: {what} pays, whatever the words say",
         "episodes of one length: FixedHorizon(env, 200), make_vec_env(..., fixed_horizon=200), --horizon 200 here",
     )
 

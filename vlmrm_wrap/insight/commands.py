@@ -16,6 +16,7 @@ from vlmrm_wrap.insight import sweep as _sweep
 from vlmrm_wrap.insight import video as _video
 from vlmrm_wrap.insight.plotting import check_plotting
 from vlmrm_wrap.insight.policies import Act, RunFolder, closing, load_policy, make_env, random_policy
+from vlmrm_wrap.insight.tables import check_output
 from vlmrm_wrap.protocols import RewardModel, as_reward_model
 from vlmrm_wrap.wrappers.horizon import FixedHorizon
 
@@ -61,6 +62,9 @@ def landscape(options: Namespace) -> int:
 def doctor(options: Namespace) -> int:
     from PIL import Image
 
+    if Path(options.output).suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f"{options.output!r} is no name of a picture; required: one that ends in .png, .jpg, ...")
+    check_output(options.output)
     with closing(_env(options)) as env:
         diagnosis = _doctor.doctor(
             env,
@@ -93,6 +97,8 @@ def sweep(options: Namespace) -> int:
 
 def video(options: Namespace) -> int:
     _video.check_film(options.output)
+    if options.scores:
+        check_output(options.scores)
     run = RunFolder.read(Path(options.policy)) if Path(options.policy).is_dir() else None
     if run is None and (options.env is None or options.goal is None):
         raise ValueError(

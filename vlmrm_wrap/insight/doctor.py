@@ -25,6 +25,7 @@ from vlmrm_wrap.insight.checks import (
 )
 from vlmrm_wrap.insight.pictures import beside
 from vlmrm_wrap.insight.policies import random_policy
+from vlmrm_wrap.insight.visits import terminal_state
 from vlmrm_wrap.protocols import UnknownPromptWarning
 from vlmrm_wrap.rendering import FrameRenderer, check_renders
 
@@ -123,7 +124,8 @@ def doctor(
     if scored and motion.severity != "error":
         found.append(_check_reward(model, frames))
     if scored:
-        found.append(check_ends(steps, terminations, float(model(frames).mean())))
+        place = None if terminations else terminal_state(env, seed)
+        found.append(check_ends(steps, terminations, float(model(frames).mean()), place))
     return diagnosis
 
 

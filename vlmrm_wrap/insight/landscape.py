@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vlmrm_wrap.insight.checks import check_env_is_known
 from vlmrm_wrap.insight.policies import random_policy
 from vlmrm_wrap.insight.states import EnvStates, Grid, env_states, parse_grid
-from vlmrm_wrap.insight.tables import rank_correlation, table, write_csv
+from vlmrm_wrap.insight.tables import prompts_of, rank_correlation, table, write_csv
 from vlmrm_wrap.insight.visits import Log, own_rewards, placed, played, score_frames_of
 from vlmrm_wrap.protocols import FrameScores
 from vlmrm_wrap.rendering import FrameRenderer, check_renders
@@ -181,7 +181,7 @@ def landscape(
     known = visited if space is not None else None
     spec = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
     return Landscape(
-        title=f"{spec}, {title}\n{_prompts(model)}",
+        title=f"{spec}, {title}\n{prompts_of(model.recipe or {})}",
         rewards=rewards,
         scores=scores,
         env_rewards=env_rewards,
@@ -209,10 +209,3 @@ def _correlations(
         name: {alpha: rank_correlation(each, other) for alpha, each in rewards.items()}
         for name, other in values.items()
     }
-
-
-def _prompts(model: "CLIPRewardModel") -> str:
-    recipe = model.recipe or {}
-    goal, baseline = recipe.get("goal_prompts"), recipe.get("baseline_prompts")
-    shown = " / ".join(goal) if isinstance(goal, list) else "pictures"
-    return f"goal “{shown}”" + (f", baseline “{' / '.join(baseline)}”" if baseline else "")

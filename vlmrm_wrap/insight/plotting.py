@@ -12,6 +12,8 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
+from vlmrm_wrap.insight.tables import check_output
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -25,12 +27,13 @@ Pictures = Sequence[tuple[str, NDArray[np.uint8]]]
 
 
 def check_plotting(path: Path) -> None:
-    """Before the work that the plot is to show: DependencyNotInstalled without matplotlib, ValueError for a suffix."""
+    """Before the work: DependencyNotInstalled without matplotlib, ValueError for a suffix, OSError for a folder."""
     figure = new_figure(1, 1)
     suffix = os.path.splitext(os.fspath(path))[1].lstrip(".").lower()
     known = figure.canvas.get_supported_filetypes()
     if suffix not in known:
         raise ValueError(f"{os.fspath(path)!r} ends in {suffix!r}; a plot's file ends in one of {', '.join(known)}")
+    check_output(path)
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -98,6 +101,8 @@ def save_curves(
         for mark in marks:
             axes.axvline(mark, color="0.8", zorder=0)
     below[-1].set_xlabel(xlabel)
+    if xlabel == "step":
+        below[-1].locator_params("x", integer=True)
     figure.suptitle(_wrapped(title), fontsize=10)
     figure.align_ylabels(below)
     figure.savefig(path, dpi=120)
@@ -120,7 +125,7 @@ def save_maps(
     for column, (label, values) in enumerate(maps.items()):
         axes = figure.add_subplot(below[column])
         mesh = axes.pcolormesh(*axes_values, np.asarray(values).T, cmap="viridis", shading="nearest")
-        figure.colorbar(mesh, ax=axes)
+        figure.colorbar(mesh, ax=axes, label="R")
         axes.set_title(label, fontsize=10)
         axes.set_xlabel(names[0])
         if column == 0:

@@ -76,11 +76,13 @@ class RunFolder:
 
 
 def make_env(env_id: str, env_kwargs: dict[str, Any] | None = None) -> gym.Env[Any, Any]:
-    """``gym.make`` with ``render_mode="rgb_array"``; ValueError for an env that has no render mode at all."""
+    """``gym.make`` with ``render_mode="rgb_array"``; ValueError for an env that can't be made so."""
+    if "render_mode" in (env_kwargs or {}):
+        raise ValueError("render_mode is among the arguments of the env, and is set for you: leave it out")
     try:
         with warnings.catch_warnings():  # of Gymnasium, about what is an error here, and told below or by the frames
             warnings.filterwarnings("ignore", ".*not in the possible render_modes")
-            return gym.make(env_id, **{**(env_kwargs or {}), "render_mode": "rgb_array"})
+            env = gym.make(env_id, **(env_kwargs or {}), render_mode="rgb_array")
     except TypeError as error:
         if "argument 'render_mode'" not in str(error) and "takes no arguments" not in str(error):
             raise
@@ -88,6 +90,11 @@ def make_env(env_id: str, env_kwargs: dict[str, Any] | None = None) -> gym.Env[A
             f"{env_id} takes no render_mode, so there are no frames to score; required: an env that can be made with "
             "render_mode='rgb_array' and whose render() returns a uint8 array (height, width, 3)"
         ) from error
+    modes = env.metadata.get("render_modes")
+    if modes and "rgb_array" not in modes:
+        env.close()
+        raise ValueError(f"{env_id} renders {', '.join(map(repr, modes))}; required: 'rgb_array', frames to score")
+    return env
 
 
 @contextmanager

@@ -63,7 +63,7 @@ class Recording:
                 embeddings = file.get("embeddings")
                 recipe, constants = (json.loads(str(file[name])) for name in ("recipe", "constants"))
         except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} holds no recorded scores ({error}); `vlmrm-wrap video` records some") from error
+            raise ValueError(f"{path} holds no recorded scores; `vlmrm-wrap video --scores` writes some") from error
         return cls(**columns, embeddings=embeddings, recipe=recipe, constants=constants)
 
 

@@ -2,7 +2,8 @@
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from vlmrm_wrap.insight.metrics import spearman
 
-__all__ = ["rank_correlation", "table", "write_csv"]
+__all__ = ["check_output", "prompts_of", "rank_correlation", "table", "write_csv"]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -40,3 +41,21 @@ def rank_correlation(first: NDArray[Any], second: NDArray[Any]) -> float:
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return float("nan")
     return spearman(first, second)
+
+
+def prompts_of(recipe: Mapping[str, Any]) -> str:
+    """Goal and baseline of a reward model, for a title."""
+    goal, baseline = recipe.get("goal_prompts"), recipe.get("baseline_prompts")
+    shown = " / ".join(goal) if isinstance(goal, list) else "pictures"
+    return f"goal “{shown}”" + (f", baseline “{' / '.join(baseline)}”" if baseline else "")
+
+
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Before the work whose result goes to ``path``: OSError unless a file can be written there."""
+    file = Path(path)
+    if file.is_dir():
+        raise IsADirectoryError(f"{file} is a folder; required: the name of a file")
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"{file} can't be written: there is no folder {file.parent}")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise PermissionError(f"{file} can't be written: this user has no right to")

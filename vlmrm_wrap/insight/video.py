@@ -10,6 +10,7 @@ from gymnasium.error import DependencyNotInstalled
 
 from vlmrm_wrap.insight.pictures import beside, draw_reward
 from vlmrm_wrap.insight.recording import Recording, ScoreRecorder
+from vlmrm_wrap.insight.tables import check_output
 from vlmrm_wrap.protocols import RewardModel
 from vlmrm_wrap.rendering import FrameRenderer, check_renders
 
@@ -65,11 +66,12 @@ def video(
 
 
 def check_film(path: str | os.PathLike[str] | None) -> None:
-    """Before the work: ValueError unless ``path`` ends in .mp4, DependencyNotInstalled without moviepy."""
+    """Before the work: ValueError unless ``path`` ends in .mp4, OSError for its folder, or moviepy isn't installed."""
     if path is None:
         return
     if not os.fspath(path).lower().endswith(".mp4"):
         raise ValueError(f"a film's file ends in .mp4, got {os.fspath(path)!r}")
+    check_output(path)
     _writer_class()
 
 

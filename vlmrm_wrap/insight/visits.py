@@ -10,11 +10,11 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmrm_wrap.insight.states import EnvStates
+from vlmrm_wrap.insight.states import EnvStates, env_states, parse_grid
 from vlmrm_wrap.protocols import FrameScores, RewardModel, score_frames
 from vlmrm_wrap.rendering import FrameRenderer
 
-__all__ = ["Log", "own_rewards", "placed", "played", "score_frames_of"]
+__all__ = ["Log", "own_rewards", "placed", "played", "score_frames_of", "terminal_state"]
 
 Frame = NDArray[np.uint8]
 States = NDArray[np.float64]
@@ -42,16 +42,36 @@ def placed(renderer: FrameRenderer, space: EnvStates, states: States) -> Iterato
 def own_rewards(env: gym.Env[Any, Any], space: EnvStates, states: States) -> NDArray[np.float64]:
     """What the env pays for one step from each state with an action that does nothing, or little."""
     inner: Any = env.unwrapped
-    actions = inner.action_space
-    if isinstance(actions, gym.spaces.Box):
-        neutral = np.clip(np.zeros(actions.shape, actions.dtype), actions.low, actions.high)
-    else:
-        neutral = actions.start + actions.n // 2 if isinstance(actions, gym.spaces.Discrete) else actions.sample()
     rewards = []
     for state in states:
         space.place(state)
-        rewards.append(float(inner.step(neutral)[1]))
+        rewards.append(float(inner.step(_neutral_action(inner))[1]))
     return np.array(rewards, np.float64)
+
+
+def terminal_state(env: gym.Env[Any, Any], seed: int) -> str | None:
+    """A state that ``env``, wrappers and all, terminates from, in words; None where the usual ones hold none.
+
+    Only envs with a default sweep are asked, and they are reset as often as that has states.
+    """
+    env.reset(seed=seed)
+    space = env_states(env)
+    if space is None or not space.default_sweep:
+        return None
+    grid = parse_grid(space.default_sweep, space)
+    for state in grid.states[::-1]:  # in MountainCar the goal comes last
+        env.reset()
+        space.place(state)
+        if env.step(_neutral_action(env))[2]:
+            return ", ".join(f"{name} {state[space.index(name)]:.2f}" for name in grid.names)
+    return None
+
+
+def _neutral_action(env: Any) -> Any:
+    actions = env.action_space
+    if isinstance(actions, gym.spaces.Box):
+        return np.clip(np.zeros(actions.shape, actions.dtype), actions.low, actions.high)
+    return actions.start + actions.n // 2 if isinstance(actions, gym.spaces.Discrete) else actions.sample()
 
 
 def played(

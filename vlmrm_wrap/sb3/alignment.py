@@ -2,14 +2,17 @@
 
 import warnings
 from collections import deque
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecNormalize, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnvWrapper
 
 from vlmrm_wrap.insight.metrics import goal_epic_distance, pearson, spearman
+from vlmrm_wrap.sb3.pending import PendingRewards
+from vlmrm_wrap.sb3.vec_env import CLIPRewardVecEnv
 
 __all__ = ["RewardAlignment", "RewardsPartWarning"]
 
@@ -33,12 +36,13 @@ class RewardAlignment(BaseCallback):
     one of 10,000 independent runs of 50 episodes; fewer episodes tell sooner, and more often in vain.
     ``parted_at``: the time step of the warning, None before.
 
-    Goes with an immediate CLIPRewardVecEnv, whatever is around it. The env's own returns are summed from
-    ``info["env_reward"]``, without a Monitor.
+    Goes with a CLIPRewardVecEnv, whatever is around it. The env's own returns are summed from ``info["env_reward"]``,
+    without a Monitor. Steps of a deferred one count when their rewards become known.
 
     >>> PPO("MlpPolicy", venv).learn(100_000, callback=[CLIPRewardLogger(), RewardAlignment()])
 
-    ValueError for fewer than 2 steps or 10 episodes, or a ``trend`` outside (0, 1).
+    ValueError for fewer than 2 steps or 10 episodes, a ``trend`` outside (0, 1), or, when the training starts, an env
+    without a CLIPRewardVecEnv.
     """
 
     def __init__(self, *, steps: int = 5000, episodes: int = 50, trend: float = 0.5, verbose: int = 0) -> None:
@@ -57,46 +61,56 @@ class RewardAlignment(BaseCallback):
         self._latest: dict[str, float] = {}
 
     def _on_training_start(self) -> None:
-        self._returns = np.zeros((self.training_env.num_envs, 2))
+        layer: Any = self.training_env
+        while isinstance(layer, VecEnvWrapper) and not isinstance(layer, CLIPRewardVecEnv):
+            layer = layer.venv
+        if not isinstance(layer, CLIPRewardVecEnv):
+            raise ValueError(
+                f"RewardAlignment found no CLIP reward in {type(self.training_env).__name__}; required: a "
+                "CLIPRewardVecEnv in the env that is trained on"
+            )
+        self._source = layer  # of CLIP's rewards, from inside of what normalises or transforms them
+        if self.num_timesteps == 0 or len(self._returns) != layer.num_envs:  # else episodes go on
+            self._returns = np.zeros((layer.num_envs, 2))
 
     def _on_step(self) -> bool:
         infos, dones = self.locals["infos"], self.locals["dones"]
-        if "env_reward" not in infos[0]:
-            raise ValueError("infos hold no env_reward; required: a CLIPRewardVecEnv in the env that is trained on")
-        for i, (info, clip_reward) in enumerate(zip(infos, self._clip_rewards(), strict=True)):
-            success = float(info.get("success", info.get("is_success", np.nan)))
-            step = (float(clip_reward), info["env_reward"], success)
-            self._steps.append(step)
-            self._new_steps += 1
-            self._returns[i] += step[:2]
-            if dones[i]:
-                self._episodes.append((*self._returns[i].tolist(), success))
-                self._returns[i] = 0.0
-                self._warn_if_parted()
+        success = [float(info.get("success", info.get("is_success", np.nan))) for info in infos]
+        own = [info["env_reward"] for info in infos]
+        count = partial(self._count, own, success, dones, self.num_timesteps)
+        rewards = self._source.latest_rewards
+        if isinstance(rewards, PendingRewards):
+            rewards.step.listen(count)
+        else:
+            count(rewards)
         if dones.any():
             self._record()  # off-policy algorithms write their log in the middle of a rollout
         return True
 
+    def _count(
+        self, own: list[float], success: list[float], dones: Any, timestep: int, rewards: NDArray[np.float32]
+    ) -> None:
+        for i, step in enumerate(zip(rewards.tolist(), own, success, strict=True)):
+            self._steps.append(step)
+            self._new_steps += 1
+            self._returns[i] += step[:2]
+            if dones[i]:
+                self._episodes.append((*self._returns[i].tolist(), success[i]))
+                self._returns[i] = 0.0
+                self._warn_if_parted(timestep)
+
     def _on_rollout_end(self) -> None:
         self._record()
 
-    def _clip_rewards(self) -> Any:
-        """Those of this step, from inside of what normalises or transforms them."""
-        infos, rewards = self.locals["infos"], self.locals["rewards"]
-        normalize = unwrap_vec_normalize(self.training_env)
-        if isinstance(normalize, VecNormalize):
-            rewards = normalize.get_original_reward()
-        return [info.get("clip_reward", reward) for info, reward in zip(infos, rewards, strict=True)]
-
-    def _warn_if_parted(self) -> None:
+    def _warn_if_parted(self, timestep: int) -> None:
         if self.parted_at is not None or len(self._episodes) < (self._episodes.maxlen or 0):
             return
         clip_returns, env_returns, _ = np.array(self._episodes).T
         climbs, falls = (_correlation(spearman, np.arange(len(r)), r) for r in (clip_returns, env_returns))
         if climbs is not None and falls is not None and climbs > self._trend and falls < -self._trend:
-            self.parted_at = self.num_timesteps
+            self.parted_at = timestep
             warnings.warn(
-                f"over the latest {len(clip_returns)} episodes, up to step {self.num_timesteps}, the CLIP return "
+                f"over the latest {len(clip_returns)} episodes, up to step {timestep}, the CLIP return "
                 f"climbs (rank correlation with time {climbs:.2f}) while the env's own falls ({falls:.2f}). If the "
                 "env's own reward is what you mean, this one is being gamed: watch a video, and try other prompts.",
                 RewardsPartWarning,

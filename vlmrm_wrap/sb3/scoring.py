@@ -56,7 +56,7 @@ class ScoringQueue:
         self._size = int(getattr(reward_model, "micro_batch_size", _MICRO_BATCH))
         self._batches: deque[_Batch] = deque()  # oldest first; all but the last are full
         self._spare: list[NDArray[np.uint8]] = []
-        self._failure: RuntimeError | None = None
+        self._failure: Exception | None = None
 
     def put(self, frames: NDArray[np.uint8]) -> StepRewards:
         """Takes a copy of one step's ``frames``, uint8 ``(n, H, W, 3)``; scores nothing yet."""
@@ -83,7 +83,7 @@ class ScoringQueue:
                     self._begin(batch)
             while self._background is None and self._batches and self._batches[0].full:
                 self._take()
-        except RuntimeError as error:
+        except Exception as error:  # the scorer's, or of what is made of its rewards
             self._failure = error
 
     def flush(self) -> None:

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from vlmrm_wrap.frames import FrameCapture, FrameReader, SharedFrames
-from vlmrm_wrap.protocols import RewardModel, as_reward_model, score_frames
+from vlmrm_wrap.protocols import RewardModel, as_reward_model, check_num_envs, score_frames
 from vlmrm_wrap.sb3.pending import PendingRewards
 from vlmrm_wrap.sb3.scoring import ScoringQueue
 from vlmrm_wrap.workers import WorkerWatch
@@ -87,7 +87,7 @@ class CLIPRewardVecEnv(VecEnvWrapper):
     ``venv``: from :func:`make_vec_env`, or any VecEnv whose sub-envs hold a FrameCapture. VecNormalize,
     VecMonitor and the like go outside. ``reward_model``: as in :class:`~vlmrm_wrap.CLIPRewardWrapper`.
     ``deferred``: see below. ``worker_timeout``: seconds after which a worker without an answer counts as wedged,
-    None for never.
+    None for never. The attribute ``latest_rewards`` is the latest step's, whatever is made of them outside.
 
     Each info gains ``env_reward``, ``goal_similarity``, ``baseline_similarity`` (Python floats) and, at an
     episode's end, ``clip_episode = {"r": return, "l": length}`` in these rewards;
@@ -125,6 +125,7 @@ class CLIPRewardVecEnv(VecEnvWrapper):
         with self._watch.operation("construction"):
             _refuse_without_frame_capture(venv)
         self.reward_model = as_reward_model(reward_model)
+        check_num_envs(self.reward_model, venv.num_envs)
         self._queue = ScoringQueue(self.reward_model) if deferred else None
         with self._watch.operation("construction"):
             self._frames = FrameReader(
@@ -134,6 +135,7 @@ class CLIPRewardVecEnv(VecEnvWrapper):
                 across_processes=not isinstance(venv.unwrapped, DummyVecEnv),
             )
         self._watch.unanswered = self._frames.unstepped
+        self.latest_rewards: NDArray[np.float32] | PendingRewards = np.zeros(venv.num_envs, np.float32)
         self._clip_return = np.zeros(venv.num_envs)
         self._clip_length = np.zeros(venv.num_envs, np.int64)
 
@@ -171,13 +173,15 @@ class CLIPRewardVecEnv(VecEnvWrapper):
         if self._queue is not None:
             step = self._queue.put(frames)
             step.listen(known)
-            return obs, PendingRewards(step), dones, infos
+            self.latest_rewards = PendingRewards(step)
+            return obs, self.latest_rewards.copy(), dones, infos
         try:
             scores = score_frames(self.reward_model, frames)
         except Exception:
             known(np.full(self.num_envs, np.nan, np.float32))  # these returns can't be known; the next ones can
             raise
         known(scores.rewards)
+        self.latest_rewards = scores.rewards
         for info, goal, baseline in zip(infos, scores.goal_similarity, scores.baseline_similarity, strict=True):
             info |= {"goal_similarity": float(goal), "baseline_similarity": float(baseline)}
         return obs, scores.rewards.copy(), dones, infos

@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from vlmrm_wrap.protocols import RewardModel, as_reward_model, recipe_of, score_frames
+from vlmrm_wrap.protocols import RewardModel, as_reward_model, check_num_envs, recipe_of, score_frames
 from vlmrm_wrap.rendering import FrameRenderer, check_renders
 
 __all__ = ["CLIPRewardWrapper"]
@@ -47,6 +47,7 @@ class CLIPRewardWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
     def __init__(self, env: gym.Env[Any, Any], reward_model: RewardModel | Mapping[str, Any]) -> None:
         check_renders(env, "CLIPRewardWrapper")
         model = as_reward_model(reward_model)
+        check_num_envs(model, 1)
         recipe = recipe_of(model)
         # The recipe, not the model: env.spec is copied and printed, and a model weighs hundreds of MB. Without one
         # gym.make(env.spec) misses its reward_model and says so.

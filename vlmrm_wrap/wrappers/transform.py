@@ -89,7 +89,8 @@ def transform_reward(env: Any, transform: Transform) -> Any:
 
     ``env``: a CLIPRewardWrapper, CLIPRewardVectorWrapper or CLIPRewardVecEnv, whatever is around it; the result is of
     the same kind. Rewards keep their type; info gains ``clip_reward``, what CLIP paid. A NEXT_STEP reset step still
-    pays 0. ``clip_episode`` stays CLIP's own return.
+    pays 0. ``clip_episode`` stays CLIP's own return. Rewards of a deferred CLIPRewardVecEnv are transformed when they
+    become known, and its infos have no ``clip_reward``.
 
     >>> env = transform_reward(CLIPRewardWrapper(env, model), MixEnvReward(env_weight=0.1))
 
@@ -121,15 +122,16 @@ class TransformedReward(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
             recorded = {"transform": type(transform).__name__, **asdict(transform)}
         gym.utils.RecordConstructorArgs.__init__(self, transform=recorded)
         gym.Wrapper.__init__(self, env)
-        self._transformed = Transformer(env, transform, 1)
+        self._transformed, self._previous = Transformer(env, transform), np.zeros(1)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        self._transformed.restart()
+        self._previous[:] = 0.0
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, info = self.env.step(action)
-        rewards = self._transformed([reward], [info["env_reward"]], np.array([terminated]), terminated or truncated)
+        over = terminated or truncated
+        rewards = self._transformed(self._previous, [reward], [info["env_reward"]], np.array([terminated]), over)
         return obs, float(rewards[0]), terminated, truncated, {"clip_reward": reward, **info}
 
 
@@ -138,25 +140,26 @@ class TransformedVectorReward(VectorWrapper[Any, Any, Any, Any, Any]):
 
     def __init__(self, envs: VectorEnv[Any, Any, Any], transform: Transform) -> None:
         super().__init__(envs)
-        self._transformed = Transformer(envs, transform, envs.num_envs)
+        self._transformed, self._previous = Transformer(envs, transform), np.zeros(envs.num_envs)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         mask = None if options is None else options.get("reset_mask")
-        self._transformed.restart(slice(None) if mask is None else mask)
+        self._previous[slice(None) if mask is None else mask] = 0.0
         return self.env.reset(seed=seed, options=options)
 
     def step(self, actions: Any) -> tuple[Any, Floats, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         obs, rewards, terminations, truncations, infos = self.env.step(actions)
         stepped = infos["_env_reward"]  # not so in a NEXT_STEP reset step
-        transformed = self._transformed(rewards, infos["env_reward"], terminations, terminations | truncations)
+        over = terminations | truncations
+        transformed = self._transformed(self._previous, rewards, infos["env_reward"], terminations, over)
         infos = {"clip_reward": rewards, "_clip_reward": stepped.copy(), **infos}
         return obs, np.where(stepped, transformed, 0.0), terminations, truncations, infos
 
 
 class Transformer:
-    """A transform and the rewards of the step before; shared by the three kinds of env."""
+    """A transform of a step's rewards; shared by the three kinds of env, which remember the step before."""
 
-    def __init__(self, env: Any, transform: Transform, num_envs: int) -> None:
+    def __init__(self, env: Any, transform: Transform) -> None:
         if not callable(transform):
             raise TypeError(f"transform is {transform!r}; required: MixEnvReward(...), or a function of a Step")
         layer = env
@@ -167,19 +170,19 @@ class Transformer:
                     f"{type(env).__name__} has no CLIP reward inside; required: transform_reward outside of "
                     "CLIPRewardWrapper, CLIPRewardVectorWrapper or CLIPRewardVecEnv"
                 )
-        self._transform, self._previous = transform, np.zeros(num_envs)
+        self._transform = transform
 
-    def restart(self, envs: Any = slice(None)) -> None:
-        """The next step of ``envs`` (an index or a mask) is an episode's first."""
-        self._previous[envs] = 0.0
+    def __call__(self, previous: Floats, rewards: Any, env_rewards: Any, terminated: Any, ended: Any) -> Floats:
+        """The transformed rewards ``(n,)``.
 
-    def __call__(self, rewards: Any, env_rewards: Any, terminated: Any, ended: Any) -> Floats:
-        """The transformed rewards ``(n,)``; whose episode ``ended`` begins anew after this step."""
-        step = Step(np.array(rewards, np.float64), self._previous, np.array(env_rewards, np.float64), terminated)
+        ``previous``: the rewards of the step before, 0 in an episode's first; it gets those of this step, or 0 where
+        the episode ``ended``.
+        """
+        step = Step(np.array(rewards, np.float64), previous.copy(), np.array(env_rewards, np.float64), terminated)
         transformed = np.asarray(self._transform(step), np.float64)
         if transformed.shape != step.rewards.shape:
             raise ValueError(
                 f"the transform returned shape {transformed.shape}; required: {step.rewards.shape}, a reward an env"
             )
-        self._previous = np.where(ended, 0.0, step.rewards)
+        previous[:] = np.where(ended, 0.0, step.rewards)
         return transformed

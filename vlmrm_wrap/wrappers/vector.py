@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrap
 from numpy.typing import NDArray
 
 from vlmrm_wrap.frames import FrameCapture, FrameReader
-from vlmrm_wrap.protocols import RewardModel, as_reward_model, score_frames
+from vlmrm_wrap.protocols import RewardModel, as_reward_model, check_num_envs, score_frames
 from vlmrm_wrap.rendering import check_frame
 from vlmrm_wrap.workers import WorkerWatch
 
@@ -104,6 +104,7 @@ class CLIPRewardVectorWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
         with self._watch.operation("construction"):
             captured = _holds_frame_captures(envs)
         self.reward_model = as_reward_model(reward_model)
+        check_num_envs(self.reward_model, envs.num_envs)
         with self._watch.operation("construction"):
             self._frames = _CapturedFrames(envs) if captured else _RenderedFrames(envs)
         self._watch.unanswered = self._frames.unstepped

@@ -1,0 +1,146 @@
+"""reward.scale, shift, potential, env_weight and render_every: trained on, saved with the run, rebuilt from it."""
+
+import json
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+pytest.importorskip("jsonargparse")
+from stable_baselines3.common.vec_env import VecEnvWrapper
+
+from vlmrm_wrap import CLIPRewardModel, RenderEvery, ScaledReward, SoftmaxReward, WeightedGoals
+from vlmrm_wrap.insight.recording import Recording
+from vlmrm_wrap.insight.sweep import sweep
+from vlmrm_wrap.insight.video import video
+from vlmrm_wrap.protocols import as_reward_model
+
+ROOT = Path(__file__).parent.parent
+PROMPTS = {"goal_prompts": "pole vertically upright on top of the cart", "baseline_prompts": "pole and cart"}
+GAMMA = 0.9
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "experiments")
+        import envs
+        import settings
+
+        yield settings, envs
+
+
+@pytest.fixture(scope="module")
+def model() -> CLIPRewardModel:
+    return CLIPRewardModel.from_pretrained("embedded", **PROMPTS, device="cpu")
+
+
+def rewards_of(scripts, steps: int = 12, deferred: bool = False, **options: object) -> tuple[np.ndarray, np.ndarray]:
+    """Rewards ``(steps, 2)`` of a seeded training env, and whether they ended an episode."""
+    settings, envs = scripts
+    env = settings.EnvConfig("CartPole-v1", n_envs=2, horizon=5)
+    reward = settings.RewardConfig(**PROMPTS, device="cpu", deferred=deferred, **options)
+    scorer = envs.make_reward_model(reward)
+    venv = envs.make_training_env(env, reward, scorer, settings.NormalizeConfig(), seed=3, gamma=GAMMA)
+    try:
+        venv.seed(7)
+        venv.reset()
+        made = [venv.step(np.array([step % 2, 1])) for step in range(steps)]
+        rewards = [step[1].numbers() if deferred else step[1] for step in made]
+        return np.array(rewards), np.array([step[2] for step in made])
+    finally:
+        venv.close()
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_what_is_set_is_paid(scripts, deferred: bool) -> None:
+    plain, dones = rewards_of(scripts)
+    scaled, _ = rewards_of(scripts, deferred=deferred, scale=10.0, shift=-8.0)
+    np.testing.assert_allclose(scaled, 10 * plain - 8, atol=1e-4)
+    all_at_once, _ = rewards_of(scripts, deferred=deferred, scale=10.0, shift=-8.0, potential=True, env_weight=0.5)
+    before = np.vstack([np.zeros((1, 2)), np.where(dones, 0, scaled)[:-1]])
+    np.testing.assert_allclose(all_at_once, GAMMA * scaled - before + 0.5, atol=1e-4)  # CartPole pays 1
+
+
+def test_frames_are_held(scripts) -> None:
+    settings, envs = scripts
+    reward = settings.RewardConfig(**PROMPTS, device="cpu", render_every=3)
+    env = settings.EnvConfig("CartPole-v1", n_envs=1, horizon=5)
+    venv = envs.make_training_env(
+        env, reward, envs.make_reward_model(reward), settings.NormalizeConfig(), seed=0, gamma=GAMMA
+    )
+    inner = venv
+    while isinstance(inner, VecEnvWrapper):
+        inner = inner.venv
+    layer = inner.envs[0]
+    while not isinstance(layer, RenderEvery):
+        layer = layer.env
+    venv.close()
+    held, _ = rewards_of(scripts, 5, render_every=3)
+    every, _ = rewards_of(scripts, 5)
+    np.testing.assert_allclose(held, every[[0, 0, 0, 3, 4]], atol=1e-6)
+
+
+def test_off_by_default(scripts) -> None:
+    settings, envs = scripts
+    reward = settings.RewardConfig(**PROMPTS, device="cpu")
+    assert type(envs.make_reward_model(reward)) is CLIPRewardModel
+    assert envs.reward_transforms(reward, GAMMA) == []
+
+
+def test_the_run_describes_the_reward_that_it_pays(scripts) -> None:
+    settings, envs = scripts
+    reward = settings.RewardConfig(**PROMPTS, device="cpu", scale=2.0, shift=0.5)
+    scorer = envs.make_reward_model(reward)
+    described = json.loads(json.dumps(envs.describe(reward, scorer)))
+    frames = np.random.default_rng(0).integers(0, 256, (2, 40, 60, 3), dtype=np.uint8)
+    rebuilt = as_reward_model(described["recipe"])
+    np.testing.assert_array_equal(rebuilt.score(frames).rewards, scorer.score(frames).rewards)
+    assert described["constants"] == scorer.model.constants
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"constant": 1.0, "scale": 2.0}, r"reward\.scale changes CLIP's reward"),
+        ({"env_reward": True, "env_weight": 0.1}, r"reward\.env_weight changes CLIP's reward"),
+        ({"constant": 1.0, "potential": True}, r"reward\.potential"),
+        ({"scale": 0.0}, r"reward\.scale is 0"),
+    ],
+)
+def test_what_can_not_be_meant_is_refused(scripts, fields: dict, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        scripts[0].RewardConfig(**PROMPTS, **fields)
+
+
+def recorded(reward_model, path: Path) -> Recording:
+    env = gym.make("CartPole-v1", render_mode="rgb_array")
+    recording = video(env, reward_model, lambda obs: 1, None, max_steps=8, embeddings=True)
+    env.close()
+    recording.save(path)
+    return recording
+
+
+def test_a_sweep_pays_as_the_run_did(model, tmp_path: Path) -> None:
+    recording = recorded(ScaledReward(model, 10.0, -8.0), tmp_path / "scores.npz")
+    again = sweep(tmp_path / "scores.npz", [0.5, 0.0])
+    np.testing.assert_allclose(again.rewards[0.5], recording.rewards, atol=1e-4)
+    plain = model.score_embeddings(recording.embeddings)
+    np.testing.assert_allclose(again.rewards[0.0], 10 * model.rewards_at(0.0, plain) - 8, atol=1e-4)
+    other = sweep(tmp_path / "scores.npz", goal_prompts="the pole is lying flat")
+    flat = model.with_settings(goal_prompts="the pole is lying flat").score_embeddings(recording.embeddings).rewards
+    np.testing.assert_allclose(other.rewards[0.5], 10 * flat - 8, atol=1e-4)
+    assert "the pole is lying flat" in other.prompts
+
+
+@pytest.mark.parametrize(
+    "option", [lambda m: SoftmaxReward(m, ["a cart"]), lambda m: ScaledReward(WeightedGoals(m, ["a cart"], [1.0]), 2.0)]
+)
+def test_prompts_of_an_option_are_not_swept_over(model, option, tmp_path: Path) -> None:
+    paid = option(model)
+    recording = recorded(paid, tmp_path / "scores.npz")
+    assert recording.embeddings is not None
+    np.testing.assert_allclose(paid.score_embeddings(recording.embeddings).rewards, recording.rewards, atol=1e-6)
+    with pytest.raises(ValueError, match="whose own prompts sweep doesn't change"):
+        sweep(tmp_path / "scores.npz")

@@ -11,11 +11,18 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from common import evaluate, instantiate, load_actor, make_test_env, true_return, user_errors
+import train_dqn
+import train_ppo
+import train_sac
+import yaml
+from envs import make_test_env
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveInt
+from runs import evaluate, load_actor, true_return, user_errors
+from settings import RunConfig, instantiate
 from stable_baselines3.common.vec_env import DummyVecEnv
-from train_ppo import RunConfig, make_ppo, run_parser
+
+SCRIPTS = {script.name: script for script in (train_ppo.SCRIPT, train_dqn.SCRIPT, train_sac.SCRIPT)}
 
 
 def main() -> None:
@@ -30,8 +37,13 @@ def main() -> None:
     folder = Path(options.run)
     if not (folder / "config.yaml").is_file():
         parser.error(f"{folder} is no run folder: it holds no config.yaml")
-    run = run_parser()
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    script = next((script for name, script in SCRIPTS.items() if name in settings), None)
+    if script is None:
+        parser.error(f"{folder}/config.yaml has the settings of none of {', '.join(SCRIPTS)}")
+    run = script.parser()
     config: RunConfig = instantiate(run, run.parse_path(folder / "config.yaml"))
+    config = dataclasses.replace(config, reward=dataclasses.replace(config.reward, deferred=False))  # none is paid
     chosen = {"episodes": options.episodes, "seed": options.seed}
     evaluation = dataclasses.replace(
         config.evaluation, **{key: value for key, value in chosen.items() if value is not None}
@@ -41,7 +53,7 @@ def main() -> None:
     with user_errors():
         env = DummyVecEnv([lambda: make_test_env(config.env)] * config.env.n_envs)
         policy = folder / ("policy.zip" if options.policy == "best" else "final_policy.zip")
-        act = load_actor(make_ppo(config, env), policy)
+        act = load_actor(script.make(config, env), policy)
     result = evaluate(act, config.env, evaluation)
     print(f"{evaluation.episodes} episodes: min {result['min']:.1f}, max {result['max']:.1f}")
     print(true_return(result))

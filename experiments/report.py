@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import EnvConfig, EvaluationConfig, make_test_env
+from envs import make_test_env
+from settings import EnvConfig, EvaluationConfig
 
 from vlmrm_wrap import RewardModel
 from vlmrm_wrap.insight.plotting import new_figure

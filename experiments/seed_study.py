@@ -3,8 +3,8 @@
     python experiments/seed_study.py configs/cartpole_ppo.yaml --seeds 10 --jobs 2
     python experiments/seed_study.py configs/*_ppo.yaml --seeds 5 --rewards clip constant env --report docs/study
 
-Trains `train_ppo.py` once for every config, reward and seed: on CLIP's reward, on a constant (the control: nothing may
-be learnt from it) and on the env's own reward with the env's own ends (the ceiling). All else is the same. Each run is
+Trains once for every config, reward and seed: on CLIP's reward, on a constant (the control: nothing may be learnt
+from it) and on the env's own reward with the env's own ends (the ceiling). All else is the same. Each run is
 evaluated over 100 episodes of the unmodified env. Finished runs are kept in --out and not repeated, so the study can
 be stopped (Ctrl-C, SIGTERM) and started again with the same command; a run that was cut short starts anew.
 
@@ -30,7 +30,7 @@ import gymnasium as gym
 import numpy as np
 import yaml
 
-SCRIPT = Path(__file__).with_name("train_ppo.py")
+ALGORITHMS = ("ppo", "dqn", "sac")
 REWARDS = {
     "clip": [],
     "constant": ["--reward.constant", "1"],
@@ -62,7 +62,7 @@ class Run:
 
     def start(self, extra: list[str]) -> subprocess.Popen[bytes]:
         shutil.rmtree(self.out / self.name, ignore_errors=True)  # a run that was cut short
-        command = [sys.executable, str(SCRIPT), "--config", str(self.config), "--seed", str(self.seed)]
+        command = [sys.executable, str(script_of(self.config)), "--config", str(self.config), "--seed", str(self.seed)]
         command += ["--out", str(self.out), "--name", self.name, *REWARDS[self.reward]]
         command += ["--evaluation.episodes", "100", "--evaluation.video", "false", *extra]
         self.out.mkdir(parents=True, exist_ok=True)
@@ -71,13 +71,19 @@ class Run:
             return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
 
+def script_of(config: Path) -> Path:
+    """The script whose settings a config has; PPO's without any."""
+    settings = yaml.safe_load(config.read_text())
+    return Path(__file__).with_name(f"train_{next((name for name in ALGORITHMS if name in settings), 'ppo')}.py")
+
+
 def parse_args() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
-        epilog="Further --OPTION VALUE pairs go to every train_ppo.py.",
+        epilog="Further --OPTION VALUE pairs go to every training.",
     )
-    parser.add_argument("configs", type=Path, nargs="+", help="YAML files of train_ppo.py")
+    parser.add_argument("configs", type=Path, nargs="+", help="YAML files of train_ppo.py, train_dqn.py, train_sac.py")
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0, 1, ... of this many (5)")
     parser.add_argument("--control-seeds", type=int, help="another number of seeds for the controls")
     parser.add_argument("--rewards", nargs="+", choices=list(REWARDS), default=list(REWARDS))
@@ -87,7 +93,7 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
     args, extra = parser.parse_known_args()
     for config in args.configs:
         if not config.is_file():
-            parser.error(f"{config} is no file; required: a configuration of train_ppo.py")
+            parser.error(f"{config} is no file; required: a configuration of a training script")
     if args.seeds < 1 or args.jobs < 1:
         parser.error(f"--seeds {args.seeds} --jobs {args.jobs}; required: at least 1 of each")
     return args, extra

@@ -19,6 +19,7 @@ ALLOWED = {
     "workers": {"protocols"},
     "frames": {"protocols", "rendering", "workers"},
     "wrappers": {"protocols", "rendering", "workers", "frames", "wrappers"},
+    "tasks": {"rendering", "wrappers", "tasks"},
     "sb3": {"protocols", "rendering", "workers", "frames", "wrappers", "sb3", "insight"},  # insight.metrics: numpy only
     "reward": {"protocols"},
     "preprocess": {"protocols"},
@@ -60,6 +61,7 @@ def test_modules_import_downwards_only(path):
         "vlmrm_wrap.wrappers.mujoco, vlmrm_wrap.wrappers.render_every, vlmrm_wrap.wrappers.transform",
         "import vlmrm_wrap.options, vlmrm_wrap.prompts, vlmrm_wrap.insight.metrics",
         "import vlmrm_wrap.frames, vlmrm_wrap.workers, vlmrm_wrap.rendering, vlmrm_wrap.screens, vlmrm_wrap.protocols",
+        "import vlmrm_wrap.tasks, vlmrm_wrap.tasks.envs",
         "import vlmrm_wrap.__main__, vlmrm_wrap.insight.commands",
         "from vlmrm_wrap import FrameCapture, FixedHorizon, CLIPRewardWrapper, CLIPRewardVectorWrapper, make_vec",
     ],

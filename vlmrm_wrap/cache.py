@@ -15,6 +15,7 @@ import os
 import warnings
 import weakref
 from collections import OrderedDict
+from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -37,6 +38,9 @@ _LOOK_UP = 12_000  # of a frame of no size
 _COMPARED, _HASHED = 24, 1  # bytes that take 1 ns
 _INCOME = _ENCODE // 100  # a frame: looking up in vain costs 1 % for ever ...
 _PURSE = 16 * _ENCODE  # ... and as much as encoding 16 frames each time that it looks again
+
+_KEY, _ENTRY = 16, 24  # bytes
+_COUNTS = ("purse", "full", "aside", "hits", "misses", "skipped")
 
 _PERIOD = 3  # words of 8 bytes: 8 pixels, the shortest stretch after which flat colour looks the same
 
@@ -156,6 +160,24 @@ class FrameCache:
         if self._file is None:
             raise ValueError("this cache is kept in memory only; cache='FOLDER' keeps it on disk as well")
         self._file.write(self._table, self._maxsize)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The entries in their order, as bytes, and the counts: all that decides what is looked up and encoded next."""
+        entries = b"".join(key + scores for key, scores in self._table.items())
+        return {"entries": entries, **{name: getattr(self, f"_{name}") for name in _COUNTS}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state``, a :meth:`state_dict`, which takes the place of what is here; ValueError otherwise."""
+        if set(state) != {"entries", *_COUNTS} or len(state["entries"]) % _ENTRY:
+            raise ValueError(
+                f"a state has {', '.join(_COUNTS)} and entries of {_ENTRY} bytes, got {dict(state)!r:.200}"
+            )
+        entries = state["entries"]
+        self._table.clear()
+        for at in range(0, len(entries), _ENTRY):
+            self._table[entries[at : at + _KEY]] = entries[at + _KEY : at + _ENTRY]
+        for name in _COUNTS:
+            setattr(self, f"_{name}", state[name])
 
     def _count_hit(self) -> None:
         self._hits += 1

@@ -316,6 +316,25 @@ class CLIPRewardModel:
             raise ValueError("there is no cache to save: cache is False; a folder keeps scores on disk")
         self._cache.save()
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the frames so far have left behind: the cache's scores and counts, and the micro-batch size.
+
+        With it a rebuilt model goes on to the bit: which frames are known decides which are encoded together, and
+        that is in the last digits of a reward. Numbers and bytes; prompts and weights are the recipe's.
+        """
+        return {"micro_batch_size": self._micro_batch, "cache": self._cache and self._cache.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state``, a :meth:`state_dict` of a model with this recipe; ValueError for anything else."""
+        if set(state) != {"micro_batch_size", "cache"} or (state["cache"] is None) != (self._cache is None):
+            raise ValueError(
+                "a state has micro_batch_size and cache, which is None only with cache=False like the model's; got "
+                f"{dict(state)!r:.200}"
+            )
+        if self._cache is not None:
+            self._cache.load_state_dict(state["cache"])
+        self._micro_batch = int(state["micro_batch_size"])
+
     def _make_cache(self, cache: CacheOption) -> FrameCache | None:
         if isinstance(cache, bool | np.bool_) or cache == "auto":
             return FrameCache(steps_aside=cache == "auto", patience=_PATIENCE) if cache else None

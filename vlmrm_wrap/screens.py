@@ -59,8 +59,8 @@ def try_packed_screen(env: gym.Env[Any, Any], *, keep: bool) -> bool:
 def _screen_name(env: Any) -> str | None:
     """The attribute of the unwrapped env that holds its screen; None for an env that is not to be touched."""
     while isinstance(env, gym.Wrapper):
-        # A wrapper of the user's may read the screen in its own way.
-        if not _render_module(env).startswith(("gymnasium.", "vlmrm_wrap.")):
+        # A wrapper of the user's may read the screen in its own way, and those of our tasks draw their own picture.
+        if not _render_module(env).startswith(("gymnasium.", "vlmrm_wrap.wrappers.")):
             return None
         env = env.env
     return _SCREENS.get(_render_module(env))

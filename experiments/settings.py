@@ -1,0 +1,176 @@
+"""Configs: typed, frozen and strict; the docstring under a field is its line in --help."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """The environment."""
+
+    id: str
+    """Gymnasium id, e.g. LunarLander-v3, or module:id for an env that an import registers."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of gymnasium.make, e.g. '{gravity: -5.0}'; render_mode is set for you."""
+    n_envs: PositiveInt = 8
+    """Copies that step side by side; the reward model scores their frames as one batch."""
+    vec: Literal["dummy", "subproc"] = "dummy"
+    """All envs in this process, or one worker process each (for envs that are slow to step or render)."""
+    start_method: Literal["fork", "spawn", "forkserver"] | None = None
+    """How workers start; null is SB3's choice."""
+    horizon: PositiveInt | None = None
+    """Training episodes last exactly this long, whatever the env says, because an early end leaks the
+    task. null keeps the env's own ends. Evaluation always keeps them."""
+    reset_options: dict[str, Any] = field(default_factory=dict)
+    """options= of every training reset, e.g. '{low: -1.2, high: 0.6}' starts MountainCar anywhere.
+    Evaluation resets without them."""
+    rescale_obs: bool = False
+    """Map bounded observations to [-1, 1], in training and in evaluation: the same numbers for every run,
+    where normalize.obs depends on what has been seen."""
+
+    def __post_init__(self) -> None:
+        if "render_mode" in self.kwargs:
+            raise ValueError("env.kwargs holds render_mode, which is set for you: leave it out")
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """The reward: CLIP's, or a constant as a control."""
+
+    goal_prompts: list[str] | str
+    """What the agent shall bring about; a sentence or several."""
+    baseline_prompts: list[str] | str | None = None
+    """What the picture shows anyway; needed where alpha is above 0."""
+    encoder: str = "embedded"
+    """"embedded", a name of OpenAI's clip ("ViT-B/32"), "open_clip:NAME/TAG", or a path to a checkpoint."""
+    alpha: ClosedUnitInterval = 0.5
+    """Strength of the goal-baseline regularisation; 0 is the plain cosine."""
+    device: str = "auto"
+    """Of the reward model, e.g. cpu, cuda:1, mps."""
+    dtype: str = "auto"
+    """Of the encoder: float32, bfloat16, float16."""
+    resize_mode: Literal["squash", "crop", "pad"] | None = None
+    """How a frame becomes a square; null is the encoder's own way."""
+    normalize_prompt_mean: bool = False
+    """Scale the mean embedding of several prompts to length 1."""
+    micro_batch_size: PositiveInt = 64
+    """Most frames on the device at once."""
+    deferred: bool = False
+    """Score full micro-batches while the envs step on, for large encoders on a GPU; the same rewards."""
+    constant: float | None = None
+    """Control: pay this every step in place of CLIP's reward. Nothing can be learnt from it; where a
+    policy improves nevertheless, the ends of the episodes have leaked the task."""
+    env_reward: bool = False
+    """Control: train on the env's own reward, to see what is reached with it under the same settings."""
+
+    def __post_init__(self) -> None:
+        if self.env_reward and self.constant is not None:
+            raise ValueError("reward.env_reward and reward.constant are both set: a run has one reward")
+        if self.deferred and self.control is not None:
+            raise ValueError("reward.deferred is set, and a control has nothing to score later: leave one of them out")
+
+    @property
+    def control(self) -> str | None:
+        """The name of the control, None for CLIP's reward."""
+        return "env" if self.env_reward else None if self.constant is None else "constant"
+
+
+@dataclass(frozen=True)
+class NormalizeConfig:
+    """SB3's VecNormalize, outside the reward wrapper."""
+
+    obs: bool = False
+    """Scale observations by their running mean and variance."""
+    reward: bool = False
+    """Divide rewards by the running standard deviation of their discounted sum."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """The true return: the unmodified env, its own ends, no CLIP, a deterministic policy."""
+
+    episodes: PositiveInt = 20
+    """Episodes, seeded evaluation.seed, evaluation.seed + 1, ..."""
+    seed: NonNegativeInt = 10_000
+    """Far from training's seeds."""
+    max_steps: PositiveInt = 10_000
+    """Where an env that never ends by itself is cut off."""
+    video: bool = True
+    """Film the first of these episodes, with the reward drawn on every frame."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The run."""
+
+    env: EnvConfig
+    reward: RewardConfig
+    normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    seed: NonNegativeInt = 0
+    """Of envs, policy and exploration: the same seed repeats the run on the same machine."""
+    total_steps: PositiveInt = 100_000
+    """Env steps, all copies together; rounded up to whole rollouts (ppo.n_steps, dqn.train_freq or
+    sac.train_freq times env.n_envs)."""
+    save_every: PositiveInt = 10_000
+    """Env steps between two saves of all that --resume needs, a replay buffer included; also saved when the
+    training is stopped or ends."""
+    window: PositiveInt = 16
+    """Finished episodes over which returns are averaged, for the curves and the choice of the checkpoint."""
+    threads: PositiveInt = 1
+    """Of torch; with small networks one is fastest."""
+    out: str = "runs"
+    """The folder of the run folders."""
+    name: str | None = None
+    """The run folder, which must not exist yet; null: ENV-seedN, with -2, -3, ... where that exists."""
+
+
+@dataclass(frozen=True)
+class OffPolicyConfig:
+    """What DQN and SAC have in common, by SB3's names."""
+
+    policy: Literal["MlpPolicy", "CnnPolicy", "MultiInputPolicy"] = "MlpPolicy"
+    """MultiInputPolicy for dict observations, CnnPolicy for pictures."""
+    buffer_size: PositiveInt = 1_000_000
+    """Steps that the replay buffer holds, all copies of the env together."""
+    learning_starts: NonNegativeInt = 100
+    """Env steps of random actions before the first update."""
+    gamma: ClosedUnitInterval = 0.99
+    """Discount."""
+    gradient_steps: int = 1
+    """Of an update; -1 takes as many as env steps since the last one."""
+    device: str = "cpu"
+    """Of the policy; small networks are fastest on the CPU."""
+
+    def __post_init__(self) -> None:
+        if self.gradient_steps < 1 and self.gradient_steps != -1:
+            raise ValueError(f"gradient_steps is {self.gradient_steps}; required: at least 1, or -1")
+
+
+def make_parser(config_class: type, prog: str, description: str) -> ArgumentParser:
+    """A command line with one option per field of ``config_class``, and ``--config FILE``."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    usage = f"{prog} [--config FILE] [--FIELD VALUE ...]\n       {prog} --resume RUN [--total_steps STEPS]"
+    parser = ArgumentParser(prog, usage, description)
+    parser.add_argument("--config", action="config", help="YAML file with some or all of the fields")
+    parser.add_class_arguments(config_class)
+    return parser
+
+
+def instantiate(parser: ArgumentParser, parsed: Namespace) -> Any:
+    """The frozen config of what was parsed; a value out of range leaves by ``parser.error``."""
+    try:
+        return parser.instantiate(parsed)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"env": {"id": 1}}`` -> ``{"env.id": 1}``."""
+    fields: dict[str, Any] = {}
+    for name, value in tree.items():
+        fields |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return fields

@@ -1,0 +1,229 @@
+"""A training from its command line to its number: what train_ppo.py, train_dqn.py and train_sac.py have in common.
+
+A run folder holds
+
+    config.yaml          every field of the run, readable by --config
+    reward_model.json    the recipe of the reward model and its constants |g|, |b|, g.b
+    policy.zip           the checkpoint with the best CLIP return   (+ policy.obs.json with obs statistics)
+    final_policy.zip     the policy after the last step             (+ final_policy.obs.json)
+    progress.csv         both learning curves and the algorithm's diagnostics; the same in TensorBoard's event files
+    resume.zip           all that --resume needs, replay buffer included (resume.py)
+    learning_curves.png  evaluation.json  video.mp4
+    scores.npz           s.g, s.b and the embeddings of the filmed steps: vlmrm-wrap sweep gives them other prompts
+
+Ctrl-C or SIGTERM ends a training where its next rollout would begin, writes everything but the evaluation and the
+video, and leaves with 130 or 143; a second one leaves at once. ``--resume runs/NAME`` then goes on in that folder,
+with its settings; only --total_steps may be another. It also goes on after a crash or a kill, from the last save
+(every save_every steps). With Gymnasium's classic control a resumed training is the uninterrupted one to the bit;
+copies of another env begin new episodes, which is said.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from envs import describe, make_reward_model, make_training_env
+from jsonargparse import ArgumentParser
+from presets import departures
+from report import plot_learning_curves, record_video
+from resume import Resume, State, read_state, write_files
+from runs import StopRequest, evaluate, load_actor, new_run_folder, save_policy, true_return, user_errors
+from settings import RunConfig, flat, instantiate, make_parser
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.logger import CSVOutputFormat, Logger, configure
+from stable_baselines3.common.vec_env import VecEnv
+from watch import TrainingWatch
+
+from vlmrm_wrap import RewardModel
+from vlmrm_wrap.sb3 import CLIPRewardLogger
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+@dataclass(frozen=True)
+class Script:
+    """What is an algorithm's own."""
+
+    name: str
+    """Of its settings in the config; its script is train_NAME.py."""
+    doc: str
+    config_class: type[RunConfig]
+    make: Callable[[Any, VecEnv], BaseAlgorithm]
+    """From the config and the training env."""
+    default: str
+    """The file in configs/ that a command line without --config and env starts from."""
+    rollout: str
+    """The setting that says for how many steps each env is stepped between two updates."""
+
+    @property
+    def file(self) -> str:
+        return f"train_{self.name}.py"
+
+    def parser(self) -> ArgumentParser:
+        return make_parser(self.config_class, self.file, self.doc.split("\n\n")[0])
+
+    def settings(self, config: RunConfig) -> Any:
+        return getattr(config, self.name)
+
+    def rollout_steps(self, config: RunConfig) -> int:
+        """Env steps between two updates, all copies together."""
+        return int(getattr(self.settings(config), self.rollout)) * config.env.n_envs
+
+
+def train(script: Script) -> None:
+    """Runs ``script`` on the arguments of this process; leaves by SystemExit if there is no number to print."""
+    stop = StopRequest()
+    config, text, folder, state = _read_arguments(script, sys.argv[1:])
+    torch.set_num_threads(config.threads)
+    _say_what_may_surprise(script, config)
+    with user_errors():
+        reward_model = make_reward_model(config.reward)
+        gamma = script.settings(config).gamma
+        venv = make_training_env(
+            config.env, config.reward, reward_model, config.normalize, seed=config.seed, gamma=gamma
+        )
+        algo = script.make(config, venv)
+        folder = folder or _new_folder(config)
+    print(f"run folder: {folder}")
+    (folder / "config.yaml").write_text(text)
+    (folder / "reward_model.json").write_text(json.dumps(describe(config.reward, reward_model), indent=2))
+    (folder / "evaluation.json").unlink(missing_ok=True)  # of a run that goes on after its end
+
+    # SB3 averages the env's own return (rollout/ep_rew_mean), CLIPRewardLogger ours.
+    algo.set_logger(_logger(folder, state))
+    watch = TrainingWatch(folder / "policy.zip", config.window, config.total_steps, script.rollout_steps(config))
+    callbacks = [CLIPRewardLogger(), watch]
+    resume = Resume(folder, text, config.save_every, stop, callbacks, reward_model, state, config.seed)
+    try:
+        with stop.during_training():
+            if resume.saved < config.total_steps:
+                algo.learn(config.total_steps, callback=CallbackList([*callbacks, resume]), log_interval=None)
+            else:  # it was ended between its last step and its report
+                resume.init_callback(algo)
+                resume.put_back()
+            resume.save(rollout_started=False)
+            algo.dump_logs()  # a last row: the latest updates are in none so far
+    finally:
+        watch.close()
+        save_policy(algo, folder / "final_policy.zip")
+        algo.logger.close()
+        venv.close()
+    if watch.best_step:
+        print(f"policy.zip: step {watch.best_step} of {algo.num_timesteps}, CLIP return {watch.best:.1f}")
+    else:
+        print(f"policy.zip: the last policy, for fewer than window={config.window} episodes have ended")
+        save_policy(algo, folder / "policy.zip")
+    plot_learning_curves(folder / "progress.csv", folder / "learning_curves.png", folder.name, watch.best_step)
+    if stop.signum is not None:
+        print(f"stopped after {algo.num_timesteps} steps, not evaluated; --resume {folder} goes on from {resume.saved}")
+        sys.exit(128 + stop.signum)
+    _report(config, algo, reward_model, folder)
+
+
+def _report(config: RunConfig, algo: BaseAlgorithm, reward_model: RewardModel, folder: Path) -> None:
+    """On the checkpoint with the best CLIP return."""
+    act = load_actor(algo, folder / "policy.zip")
+    result = evaluate(act, config.env, config.evaluation)
+    if config.evaluation.video:
+        try:
+            filmed = record_video(act, config.env, config.evaluation, reward_model, folder / "video.mp4")
+            filmed.save(folder / "scores.npz")
+        except Exception as error:  # the film is the one thing here that a run can do without
+            print(f"no video: {type(error).__name__}: {error}", file=sys.stderr)
+    (folder / "evaluation.json").write_text(json.dumps(result, indent=2))
+    if "success_rate" in result:
+        print(f"success: {result['success_rate']:.0%} of {len(result['returns'])} episodes")
+    print(true_return(result))
+
+
+def _read_arguments(script: Script, arguments: list[str]) -> tuple[RunConfig, str, Path | None, State | None]:
+    """The config, all of it as YAML, and of a run that is resumed its folder and its state."""
+    resumed = argparse.ArgumentParser(script.file, add_help=False, allow_abbrev=False)
+    resumed.add_argument("--resume", type=Path)
+    known, arguments = resumed.parse_known_args(arguments)
+    folder: Path | None = known.resume
+    if folder is not None:
+        with user_errors():
+            _check_run_folder(script, folder)
+        arguments = ["--config", str(folder / "config.yaml"), *arguments]
+    elif not any(argument.split("=")[0] in ("--config", "--env", "--env.id") for argument in arguments):
+        arguments = ["--config", str(CONFIGS / script.default), *arguments]
+    parser = script.parser()
+    parsed = parser.parse_args(arguments)
+    config: RunConfig = instantiate(parser, parsed)
+    text: str = parser.dump(parsed, skip_unset=False)
+    if folder is None:
+        for line in departures(parser, arguments):
+            print(line)
+        return config, text, None, None
+    with user_errors():
+        state = read_state(folder)
+        _check_same(folder, state, text)
+        if state["steps"] >= config.total_steps and (folder / "evaluation.json").exists():
+            raise ValueError(
+                f"{folder} is finished: {state['steps']} steps are trained, and total_steps is {config.total_steps}. "
+                "A larger --total_steps goes on."
+            )
+    return config, text, folder, state
+
+
+def _check_run_folder(script: Script, folder: Path) -> None:
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise ValueError(f"{folder} is no run folder: it holds no config.yaml")
+    if script.name not in yaml.safe_load(file.read_text()):
+        raise ValueError(f"{folder} was not trained by {script.file}; resume it with the script that trained it")
+
+
+def _check_same(folder: Path, state: State, text: str) -> None:
+    """ValueError if a setting is another than the state was reached with."""
+    then, now = flat(yaml.safe_load(state["config"])), flat(yaml.safe_load(text))
+    changed = [
+        f"{name} was {then.get(name)!r} and is {now.get(name)!r}"
+        for name in then | now
+        if then.get(name) != now.get(name) and name != "total_steps"
+    ]
+    if changed:
+        raise ValueError(
+            f"{folder} goes on with the settings that it had, and only total_steps may be another, but "
+            f"{'; '.join(changed)}. Leave them out, or begin a new run."
+        )
+
+
+def _say_what_may_surprise(script: Script, config: RunConfig) -> None:
+    rollout = script.rollout_steps(config)
+    if config.total_steps % rollout and config.total_steps < 10 * rollout:
+        print(
+            f"total_steps={config.total_steps} is trained as {-(-config.total_steps // rollout) * rollout}, in whole "
+            f"rollouts of {script.name}.{script.rollout}={rollout // config.env.n_envs} x "
+            f"env.n_envs={config.env.n_envs}",
+            file=sys.stderr,
+        )
+    if config.env.horizon is None:
+        print("env.horizon is null: where the env ends episodes early, mere survival pays", file=sys.stderr)
+
+
+def _new_folder(config: RunConfig) -> Path:
+    control = f"-{config.reward.control}" if config.reward.control else ""
+    default = f"{config.env.id}{control}-seed{config.seed}".replace("/", "_").replace(":", "_")
+    return new_run_folder(config.out, config.name, default)
+
+
+def _logger(folder: Path, state: State | None) -> Logger:
+    """SB3's, to progress.csv and TensorBoard; a resumed run adds to the rows that it had when it was saved."""
+    logger = configure(str(folder), ["csv", "tensorboard"])  # empties progress.csv
+    if state is not None:
+        write_files(folder, state)
+        for output in logger.output_formats:
+            if isinstance(output, CSVOutputFormat):
+                rows = (folder / "progress.csv").read_text()
+                output.keys = rows.split("\n", 1)[0].split(",") if rows else []
+                output.file.seek(0, 2)
+    return logger

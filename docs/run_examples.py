@@ -15,9 +15,11 @@ import re
 import shlex
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from vlmrm_wrap import UnknownPromptWarning
 from vlmrm_wrap.__main__ import main as vlmrm_wrap
 
 GUIDES = sorted(Path(__file__).parent.glob("*.md"))
@@ -58,11 +60,13 @@ def printed(command: str) -> str:
     if name != "vlmrm-wrap":
         raise ValueError(f"{command!r} is no vlmrm-wrap command: put it into a bash block")
     out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+    with contextlib.redirect_stdout(out), warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UnknownPromptWarning)
         status = vlmrm_wrap(arguments)
     if status == 2:
         raise ValueError(f"{command!r} failed: {out.getvalue()}")
-    return re.sub(r"[ \t]+$", "", out.getvalue(), flags=re.MULTILINE)
+    first = [f"UnknownPromptWarning: {each.message}\n" for each in told if each.category is UnknownPromptWarning]
+    return "".join(first) + re.sub(r"[ \t]+$", "", out.getvalue(), flags=re.MULTILINE)
 
 
 def masked(text: str) -> list[str]:

@@ -218,6 +218,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     try:
+        for run in options.runs:  # before anything is drawn
+            RunFolder.read(run)
         options.folder.mkdir(parents=True, exist_ok=True)
         cartpole(options.folder / "cartpole.png", 4 * options.points + 1)
         landscapes(options.folder / "landscapes.png", options.points)

@@ -3,7 +3,7 @@
 import ast
 import importlib.util
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -117,40 +117,37 @@ def test_the_doctor_says_nothing_that_its_guide_leaves_out() -> None:
     assert sorted(rows) == sorted(raised)
 
 
-def test_the_tutorial_runs(tmp_path: Path) -> None:
-    tiny = ["--steps", "256", "--episodes", "1", "--out", "out"]
-    command = [sys.executable, str(ROOT / "experiments" / "tutorial.py"), *tiny]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "8. WHAT IT DOES" in done.stdout
+def run_script(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """A script in this process, which has imported everything slow already."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(ROOT / "experiments" / name), run_name="__main__")
+
+
+def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run_script("tutorial.py", tmp_path, monkeypatch, "--steps", "256", "--episodes", "1", "--out", "out")
+    assert "8. WHAT IT DOES" in capsys.readouterr().out
     made = {path.name for path in (tmp_path / "out").iterdir()}
     assert made == {"good_and_bad.png", "landscape.png", "policy.zip", "episode.mp4", "scores.npz"}
 
 
-def test_the_gallery_is_drawn(tmp_path: Path) -> None:
+def test_the_gallery_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "Some-seed3"
     run.mkdir()
     (run / "config.yaml").write_text("env: {id: CartPole-v1}")
     (run / "reward_model.json").write_text("{}")
-    (run / "progress.csv").write_text(
-        "time/total_timesteps,rollout/ep_clip_rew_mean,rollout/ep_rew_mean\n100,,\n200,1.5,20\n300,2.5,30\n"
-    )
-    command = [
-        sys.executable,
-        str(ROOT / "experiments" / "gallery.py"),
-        "out",
-        run.name,
-        "--points",
-        "2",
-        "--steps",
-        "8",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stderr
-    shown = {"cartpole.png", "landscapes.png", "film_strips.png", "learning_curves.png"}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == shown
-    for name in shown:
+    rows = ["time/total_timesteps,rollout/ep_clip_rew_mean,rollout/ep_rew_mean", "100,,", "200,1.5,20", "300,2.5,30"]
+    (run / "progress.csv").write_text("\n".join(rows))
+    run_script("gallery.py", tmp_path, monkeypatch, "out", run.name, "--points", "2", "--steps", "8")
+    drawn = {"cartpole.png", "landscapes.png", "film_strips.png", "learning_curves.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == drawn
+    for name in drawn:
         with Image.open(tmp_path / "out" / name) as picture:
             assert picture.width > 500
             assert len(picture.convert("RGB").getcolors(10**6)) > 20
+
+
+def test_the_gallery_says_what_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match=r"^error: \S+ is no run folder"):
+        run_script("gallery.py", tmp_path, monkeypatch, "out", str(tmp_path), "--points", "2", "--steps", "8")
+    assert not (tmp_path / "out").exists()  # before anything is drawn

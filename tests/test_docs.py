@@ -1,0 +1,153 @@
+"""README and the guides: links lead somewhere, and what is shown runs."""
+
+import ast
+import importlib.util
+import re
+import runpy
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from PIL import Image
+
+from vlmrm_wrap.__main__ import _parser
+from vlmrm_wrap.insight import checks, doctor
+
+pytest.importorskip("jsonargparse")
+pytest.importorskip("stable_baselines3")
+
+ROOT = Path(__file__).parent.parent
+GUIDES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *GUIDES, *sorted((ROOT / "experiments").rglob("*.md"))]
+
+
+@pytest.fixture(scope="module")
+def examples() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("run_examples", ROOT / "docs" / "run_examples.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(\s*([^)\s]+)\)", page.read_text())
+    for target in (target for target in targets if not re.match(r"https?:", target)):
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def test_readme_leads_to_every_guide_and_its_pictures_are_small() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"](docs/{guide.name})" in readme for guide in GUIDES)
+    assert "](experiments/tutorial.py)" in readme
+    pictures = [ROOT / name for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", readme)]
+    assert sum(picture.stat().st_size for picture in pictures) < 1e6
+    assert all(picture.stat().st_size < 8e4 for picture in pictures if picture.parent.name == "gallery")
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.name)
+def test_a_guide_shows_what_its_commands_print(
+    guide: Path, examples: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers aside, which `python docs/run_examples.py` brings up to date."""
+    monkeypatch.chdir(tmp_path)
+    shown = guide.read_text()
+    assert examples.masked(examples.run(shown)) == examples.masked(shown)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *GUIDES], ids=lambda page: page.name)
+def test_snippets_parse(page: Path, examples: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python is compiled and its imports are made; commands name scripts and options that there are."""
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    for language, content in examples.blocks(page.read_text()):
+        if language == "python":
+            for node in ast.walk(ast.parse(content)):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    exec(ast.unparse(node), {})
+        elif language == "yaml":
+            import train_sac
+
+            parsed = train_sac.SCRIPT.parser().parse_string(content)
+            assert parsed["reward"]["encoder"] == yaml.safe_load(content)["reward"]["encoder"]
+        elif language == "bash":
+            for script in re.findall(r"python (\S+\.py)", content):
+                assert (ROOT / script).is_file(), script
+            for config in re.findall(r"configs/[\w/]+\.yaml", content):
+                assert (ROOT / config).is_file(), config
+            for command in re.findall(r"^vlmrm-wrap (.*?)(?: \|\||$)", content, re.MULTILINE):
+                prompts = '--goal "a pole" --baseline "a cart"'
+                words = examples.shlex.split(command.replace('"${prompts[@]}"', prompts))
+                _parser().parse_args(words)
+
+
+def messages(source: str) -> list[str]:
+    """All strings of a module, with ... for what is filled in."""
+    strings = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.JoinedStr | ast.Constant)]
+    parts = [node.values if isinstance(node, ast.JoinedStr) else [node] for node in strings]
+    return ["".join(str(part.value) if isinstance(part, ast.Constant) else "..." for part in each) for each in parts]
+
+
+def test_the_doctor_says_nothing_that_its_guide_leaves_out() -> None:
+    """Every finding that is not ok has a row under what it is about, and every row quotes the code."""
+    modules = [Path(module.__file__).read_text() for module in (checks, doctor)]
+    encoder = (ROOT / "vlmrm_wrap" / "encoders" / "openai_clip.py").read_text()
+    said = [text for source in [*modules, encoder] for text in messages(source)]
+    raised = []
+    for node in (node for source in modules for node in ast.walk(ast.parse(source))):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding":
+            severity, about = node.args[:2]
+            if getattr(severity, "value", "") != "ok":
+                raised.append(getattr(about, "value", "crop"))  # what is about the crop has it in a variable
+    rows = []
+    for section in (ROOT / "docs" / "reading_the_doctor.md").read_text().split("\n## ")[1:]:
+        for quote in re.findall(r"^\| (?:error|warning)[^|]*\| `(.*?)` \|", section, re.MULTILINE):
+            rows.append(section.split("\n")[0])
+            assert any(quote in text for text in said), quote
+    assert sorted(rows) == sorted(raised)
+
+
+def run_script(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """A script in this process, which has imported everything slow already."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(ROOT / "experiments" / name), run_name="__main__")
+
+
+def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run_script("tutorial.py", tmp_path, monkeypatch, "--steps", "256", "--episodes", "1", "--out", "out")
+    assert "8. WHAT IT DOES" in capsys.readouterr().out
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert made == {"good_and_bad.png", "landscape.png", "policy.zip", "episode.mp4", "scores.npz"}
+
+
+def test_the_gallery_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "Some-seed3"
+    run.mkdir()
+    (run / "config.yaml").write_text("env: {id: CartPole-v1}")
+    (run / "reward_model.json").write_text("{}")
+    rows = ["time/total_timesteps,rollout/ep_clip_rew_mean,rollout/ep_rew_mean", "100,,", "200,1.5,20", "300,2.5,30"]
+    (run / "progress.csv").write_text("\n".join(rows))
+    run_script("gallery.py", tmp_path, monkeypatch, "out", run.name, "--points", "2", "--steps", "8")
+    drawn = {"cartpole.png", "landscapes.png", "film_strips.png", "learning_curves.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == drawn
+    for name in drawn:
+        with Image.open(tmp_path / "out" / name) as picture:
+            assert picture.width > 500
+            assert len(picture.convert("RGB").getcolors(10**6)) > 20
+
+
+def test_the_gallery_says_what_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match=r"^error: \S+ is no run folder"):
+        run_script("gallery.py", tmp_path, monkeypatch, "out", str(tmp_path), "--points", "2", "--steps", "8")
+    assert not (tmp_path / "out").exists()  # before anything is drawn

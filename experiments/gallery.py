@@ -134,18 +134,19 @@ def swing_up(obs: Any) -> np.ndarray:
 
 
 def learning_curves(path: Path, runs: list[Path]) -> None:
-    """CLIP's return and the env's own against env steps: a column an env, a line a run."""
-    by_env: dict[str, list[Path]] = {}
+    """CLIP's return and the env's own against env steps: a line a run, a column those that differ in the seed only."""
+    groups: dict[str, list[Path]] = {}
     for run in runs:
-        by_env.setdefault(RunFolder.read(run).env_id, []).append(run)
-    figure = new_figure(min(9.0, 3 + 3 * len(by_env)), 4.4)
-    panels = figure.subplots(2, len(by_env), squeeze=False, sharex="col")
+        groups.setdefault(re.sub(r"-?seed\d+", "", run.name), []).append(run)
+    figure = new_figure(min(9.0, 3 + 3 * len(groups)), 4.4)
+    panels = figure.subplots(2, len(groups), squeeze=False, sharex="col")
     rows = [("rollout/ep_clip_rew_mean", "CLIP return"), ("rollout/ep_rew_mean", "env's own return")]
     for row, (key, label) in zip(panels, rows, strict=True):
-        for axes, (env_id, folders) in zip(row, by_env.items(), strict=True):
+        for axes, (name, folders) in zip(row, groups.items(), strict=True):
             for folder in folders:
                 axes.plot(*column(folder / "progress.csv", key), label=seed_of(folder), linewidth=1.4)
-            axes.set_title(env_id if label == rows[0][1] else "", fontsize=9)
+            title = f"{RunFolder.read(folders[0]).env_id.split('/')[-1]}\n{name}"
+            axes.set_title(title if label == rows[0][1] else "", fontsize=7)
             axes.grid(alpha=0.3)
             axes.locator_params(nbins=4)
             axes.tick_params(labelsize=8)

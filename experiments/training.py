@@ -156,9 +156,10 @@ def _read_arguments(script: Script, arguments: list[str]) -> tuple[RunConfig, st
     elif not any(argument.split("=")[0] in ("--config", "--env", "--env.id") for argument in arguments):
         arguments = ["--config", str(CONFIGS / script.default), *arguments]
     parser = script.parser()
-    parsed = parser.parse_args(arguments)
-    config: RunConfig = instantiate(parser, parsed)
-    text: str = parser.dump(parsed, skip_unset=False)
+    text: str = parser.dump(parser.parse_args(arguments), skip_unset=False)
+    # From the text, as when the run is resumed: a number that was given is of a type of jsonargparse's own, one that
+    # was left out a plain float, and NumPy multiplies float32 by the former in double precision.
+    config: RunConfig = instantiate(parser, parser.parse_string(text))
     if folder is None:
         for line in departures(parser, arguments):
             print(line)

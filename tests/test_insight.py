@@ -228,6 +228,7 @@ def test_each_frame_shows_the_state_that_stands_beside_it() -> None:
     assert result.rewards[0].tolist() == result.states[:, 0].tolist()
     assert result.rewards[1].tolist() == result.states[:, 1].tolist()
     assert result.env_rewards.tolist() == [(state + 30) % 256 for state in result.states[:, 0]]
+    assert [picture[0, 0, 0] for picture in result.thumbnails] == result.states[:, 0].tolist()
     assert result.correlations["1"][1] == pytest.approx(1)
     assert abs(result.correlations["0=130"][0]) < 1e-9  # symmetric about the target
     assert abs(result.correlations["1"][0]) < 1e-9
@@ -344,6 +345,13 @@ def test_the_doctor_names_words_noise_and_a_software_renderer(monkeypatch) -> No
     assert checks.check_spread(rewards, 1e-7, 2e-2, "bfloat16").severity == "warning"
     assert checks.check_spread(rewards, 1e-7, 2e-1, "bfloat16").severity == "error"
     assert checks.check_spread(rewards, 2e-1, None, "float32").severity == "error"
+    assert "to survive pays" in checks.check_ends(9, 2, 0.1).message
+    assert "to end early pays" in checks.check_ends(9, 2, -0.1).message
+    frames = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8).repeat(4, axis=0)
+    frames[:, 0, 0] = np.arange(0, 200, 50)[:, None]  # one pixel of 4096
+    assert "hardly changes" in checks.check_motion(frames, frames).message
+    frames[:, 0, :9] = np.arange(0, 200, 50)[:, None, None]
+    assert checks.check_motion(frames, frames).severity == "ok"
     assert checks.check_renderer("llvmpipe (LLVM 15.0.6, 256 bits)").severity == "warning"
     assert checks.check_renderer("NVIDIA H100 PCIe/PCIe/SSE2").severity == "ok"
 

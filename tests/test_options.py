@@ -305,6 +305,17 @@ def test_an_option_offers_the_micro_batch_of_its_model(model):
     assert option.micro_batch_size == 2
 
 
+@pytest.mark.parametrize("which", [2, 3])
+def test_what_the_frames_left_behind_goes_on_elsewhere(model, which, monkeypatch):
+    option, other = nests(model)[which], nests(model)[which]
+    wanted = scored(option)
+    other.load_state_dict(option.state_dict())
+    monkeypatch.setattr(model.encoder, "encode_image", None)  # nothing is encoded again
+    np.testing.assert_array_equal(scored(other), wanted)
+    with pytest.raises(ValueError, match="a state has"):
+        other.load_state_dict({**option.state_dict(), "cache": None})
+
+
 # --- in the background ---------------------------------------------------------------------------------------
 
 

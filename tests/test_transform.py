@@ -234,6 +234,19 @@ def test_deferred_training_sees_the_same_rewards(algorithm, kwargs, scorer):
     assert_same_training(*trained)
 
 
+def test_steps_that_wait_at_a_reset_go_on_with_what_was_before_it():
+    paid = []
+    for deferred in (False, True):
+        venv = transform_reward(walk(deferred), PotentialDifference(0.9))
+        rewards = []
+        for _ in range(2):  # 6 frames a time, of a micro-batch of 10
+            venv.reset()
+            rewards += [venv.step(np.ones(3, int))[1] for _ in range(2)]
+        assert not deferred or not any(each.step.scored for each in rewards)
+        paid.append(np.array([each.numbers() if deferred else each for each in rewards]))
+    np.testing.assert_array_equal(*paid)
+
+
 def test_a_transform_that_fails_says_so_between_two_steps_of_a_deferred_env():
     venv = transform_reward(walk(True, vec_env_cls=SubprocVecEnv), lambda step: np.zeros(2))
     with contextlib.closing(venv):

@@ -42,8 +42,9 @@ def main() -> None:
     if script is None:
         parser.error(f"{folder}/config.yaml has the settings of none of {', '.join(SCRIPTS)}")
     run = script.parser()
-    config: RunConfig = instantiate(run, run.parse_path(folder / "config.yaml"))
-    config = dataclasses.replace(config, reward=dataclasses.replace(config.reward, deferred=False))  # none is paid
+    parsed = run.parse_path(folder / "config.yaml")
+    parsed["reward.deferred"] = False  # or the algorithm would wait for rewards that nobody asks for
+    config: RunConfig = instantiate(run, parsed)
     chosen = {"episodes": options.episodes, "seed": options.seed}
     evaluation = dataclasses.replace(
         config.evaluation, **{key: value for key, value in chosen.items() if value is not None}

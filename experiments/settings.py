@@ -182,7 +182,7 @@ def make_parser(config_class: type, prog: str, description: str) -> ArgumentPars
 
 
 def instantiate(parser: ArgumentParser, parsed: Namespace) -> Any:
-    """The frozen config of what was parsed; a value out of range leaves by ``parser.error``."""
+    """The config of what was parsed; a value out of range leaves by ``parser.error``."""
     try:
         return parser.instantiate(parsed)
     except ValueError as error:

@@ -26,7 +26,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from vlmrm_wrap.insight.recording import Recording
 
 ROOT = Path(__file__).parent.parent
-CONFIGS = sorted((ROOT / "configs").glob("*_ppo.yaml"))
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 TINY = ["--total_steps", "384", "--env.n_envs", "2", "--env.horizon", "20", "--window", "4"]
 TINY += ["--ppo.batch_size", "64", "--ppo.n_epochs", "2", "--evaluation.episodes", "2"]
 
@@ -156,9 +156,13 @@ def test_a_signal_saves_and_leaves(tmp_path: Path, kind: str) -> None:
         output, errors = process.communicate(timeout=30)
     assert process.returncode == (143 if kind == "sigterm" else 130), errors
     assert "Traceback" not in errors
-    assert output.splitlines()[-1].startswith("stopped after")
+    steps = int(re.match(r"stopped after (\d+) steps", output.splitlines()[-1])[1])
+    assert output.splitlines()[-1].endswith(f"goes on from {steps}")
     for name in ("config.yaml", "progress.csv", "policy.zip", "final_policy.zip", "learning_curves.png"):
         assert (folder / name).stat().st_size > 0
+    if workers:
+        lines, _ = run(tmp_path, "train_ppo.py", "--resume", folder, "--total_steps", steps + 100)
+        assert lines[-1].startswith("true return: ")
     wait_until(lambda: not group_is_alive(process.pid), seconds=10)
 
 
@@ -178,57 +182,56 @@ def group_is_alive(group: int) -> bool:
 
 
 @pytest.fixture
-def common(monkeypatch: pytest.MonkeyPatch):
-    """What the experiments share, as a module."""
+def runs(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    import common
-
-    return common
+    return importlib.import_module("runs")
 
 
-def test_the_best_clip_return_is_kept_and_the_later_of_equals(common, tmp_path: Path) -> None:
-    saved = []
+def test_the_best_clip_return_is_kept_and_the_later_of_equals(runs, tmp_path: Path) -> None:
+    saved, logged = [], []
     algo = SimpleNamespace(num_timesteps=0, save=lambda path: saved.append(algo.num_timesteps))
     algo.get_env = lambda: SimpleNamespace(num_envs=1)
-    watch = common.TrainingWatch(tmp_path / "policy.zip", 2, SimpleNamespace(signum=None))
+    algo.logger = SimpleNamespace(record=lambda *_, **__: None)
+    algo.dump_logs = lambda: logged.append(algo.num_timesteps)
+    watch = importlib.import_module("watch").TrainingWatch(tmp_path / "policy.zip", 2, total_steps=800, rollout=2)
     watch.model, watch.locals = algo, {"total_timesteps": 6}
-    watch._on_training_start()
     #           fills the window, 2.5 best, lower, 2.5 again; the env's own return says the opposite
     for clip, own in [(1.0, 9.0), (2.0, 9.0), (3.0, 0.0), (1.0, 9.0), (4.0, 9.0)]:
         algo.num_timesteps += 1
-        watch.locals["infos"] = [{"clip_episode": {"r": clip}, "episode": {"r": own}}]
+        deferred = {} if clip == 2.0 else {"r": clip}
+        watch.locals["infos"] = [{"clip_episode": deferred, "episode": {"r": own}}]
         assert watch.on_step()
         watch._on_rollout_end()
         algo.num_timesteps += 1
+        deferred["r"] = clip
         watch.locals["infos"] = [{}]
         assert watch.on_step()
-        watch._on_rollout_end()  # nothing new has ended
-    watch._on_training_end()
-    assert saved == [3, 5, 9]
+        watch._on_rollout_end()  # nothing new has ended, but a return may be known by now
+    watch.close()
+    assert saved == [4, 5, 9]
     assert (watch.best, watch.best_step) == (2.5, 9)
-    watch.stop.signum = signal.SIGTERM
-    assert not watch.on_step()
+    assert logged == [4, 8]  # every 4 of 800 steps
 
 
-def test_a_loaded_policy_sees_the_observations_of_its_training(common, tmp_path: Path) -> None:
+def test_a_loaded_policy_sees_the_observations_of_its_training(runs, tmp_path: Path) -> None:
     venv = VecNormalize(DummyVecEnv([lambda: gym.make("CartPole-v1")]), norm_reward=False)
     algo = PPO("MlpPolicy", venv, n_steps=64, n_epochs=1, seed=0, device="cpu").learn(64)
     with torch.no_grad():  # a policy that tells apart every scale and offset of its input
         algo.policy.action_net.weight.mul_(300.0)
-    common.save_policy(algo, tmp_path / "policy.zip")
+    runs.save_policy(algo, tmp_path / "policy.zip")
     observations = np.random.default_rng(0).normal(size=(200, 4)) * [1.0, 2.0, 0.1, 2.0]
     expected = algo.predict(venv.normalize_obs(observations), deterministic=True)[0]
 
     fresh = PPO("MlpPolicy", DummyVecEnv([lambda: gym.make("CartPole-v1")]), seed=1, device="cpu")
-    act = common.load_actor(fresh, tmp_path / "policy.zip")
+    act = runs.load_actor(fresh, tmp_path / "policy.zip")
     assert np.array_equal(act(observations), expected)
     assert type(act(observations[0])) is int  # FrozenLake takes no numpy array
     assert not np.array_equal(fresh.predict(observations, deterministic=True)[0], expected)
 
 
 @pytest.mark.parametrize(("mean", "line"), [(498.25, "498.2"), (-0.04, "0.0"), (-123.46, "-123.5")])
-def test_the_last_line(common, mean: float, line: str) -> None:
-    assert common.true_return({"mean": mean}) == f"true return: {line}"
+def test_the_last_line(runs, mean: float, line: str) -> None:
+    assert runs.true_return({"mean": mean}) == f"true return: {line}"
 
 
 @pytest.fixture
@@ -275,17 +278,44 @@ def test_a_mistake_is_named(main, capsys, arguments: list[str], code: int, messa
 
 def test_a_run_without_its_film_still_ends_in_its_number(main, capsys, monkeypatch) -> None:
     import train_ppo
+    import training
 
     def broken(*_: object) -> None:
         raise OSError("no ffmpeg here")
 
-    monkeypatch.setattr(train_ppo, "record_video", broken)
+    monkeypatch.setattr(training, "record_video", broken)
     monkeypatch.setattr(sys, "argv", ["train_ppo.py", "--reward.constant", "1", *TINY, "--total_steps", "100"])
     train_ppo.main()
     printed = capsys.readouterr()
     assert "total_steps=100 is trained as 128" in printed.err
     assert printed.out.splitlines()[-1].startswith("true return: ")
     assert "no video: OSError: no ffmpeg here" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("script", "settings"),
+    [
+        ("dqn", ["--dqn.learning_starts", "64", "--dqn.batch_size", "8"]),
+        ("sac", ["--sac.learning_starts", "64", "--sac.batch_size", "8", "--reward.deferred", "true"]),
+    ],
+)
+def test_the_other_algorithms(main, capsys, monkeypatch, script: str, settings: list[str]) -> None:
+    """Their default configurations, off policy, several envs and the updates of many; then evaluate.py."""
+    short = [*TINY[:8], "--total_steps", "256", "--evaluation.episodes", "2", "--evaluation.max_steps", "20"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *short, *settings, "--evaluation.video", "false", "--name", "mine"])
+    importlib.import_module(f"train_{script}").main()
+    number = capsys.readouterr().out.splitlines()[-1]
+    folder = Path("runs/mine")
+    result = json.loads((folder / "evaluation.json").read_text())
+    assert result["env"] == {"dqn": "CartPole-v1", "sac": "MountainCarContinuous-v0"}[script]
+    with (folder / "progress.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert float(last["rollout/ep_len_mean"]) == 20
+    assert float(last["train/n_updates"]) > 0
+    assert 0 < float(last["rollout/ep_clip_rew_mean"]) < 20
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "runs/mine"])
+    importlib.import_module("evaluate").main()
+    assert capsys.readouterr().out.splitlines()[-1] == number
 
 
 def test_a_name_is_taken_once(main, capsys) -> None:
@@ -304,12 +334,12 @@ def test_print_config(main, capsys) -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_configs_are_strict_and_say_what_they_cost(path: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    from common import instantiate
-    from train_ppo import run_parser
+    from settings import instantiate
 
-    parser = run_parser()
+    script = importlib.import_module(f"train_{path.stem.split('_')[-1]}").SCRIPT
+    parser = script.parser()
     config = instantiate(parser, parser.parse_args(["--config", str(path)]))
-    assert isinstance(config.ppo.learning_rate, float)
+    assert isinstance(script.settings(config).learning_rate, float)
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any(f"configs/{path.name}" in line or "this file is the default" in line for line in header)
     assert any("true return" in line for line in header)

@@ -56,10 +56,12 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     import importlib
 
+    import training
     from watch import TrainingWatch
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     on_step = TrainingWatch._on_step
+    monkeypatch.setattr(training, "plot_learning_curves", lambda *_: None)  # it takes longer than these trainings
 
     def run(algorithm: str, cwd: str, *arguments: str, at: int = 0, do: Callable[[], object] | None = None) -> Path:
         (tmp_path / cwd).mkdir(exist_ok=True)
@@ -159,7 +161,7 @@ def test_the_states_of_env_workers_are_restored(train) -> None:
 
 
 def test_other_envs_begin_new_episodes_and_say_so(train, capsys: pytest.CaptureFixture[str]) -> None:
-    """FrozenLake's rows are their own: its state is no classic control's. Its starts must not repeat the run's first."""
+    """FrozenLake is no classic control."""
     arguments = ["--env.id", "FrozenLake-v1", "--reward.goal_prompts", "up", "--reward.constant", "1", *TINY_PPO]
     with pytest.raises(Killed):
         train("ppo", "parts", *arguments, *SHORT, "--save_every", "32", "--name", "mine", at=80, do=kill)
@@ -176,7 +178,7 @@ def test_a_finished_run_goes_on_with_more_steps(train) -> None:
     arguments = [*CONSTANT, *SHORT, *TINY_PPO, "--name", "mine"]
     whole = train("ppo", "whole", *arguments, "--total_steps", "192")
     train("ppo", "parts", *arguments)
-    with pytest.raises(SystemExit, match="runs/mine is finished: 128 steps.*A larger --total_steps"):
+    with pytest.raises(SystemExit, match=r"runs/mine is finished: 128 steps.*A larger --total_steps"):
         train("ppo", "parts", "--resume", "runs/mine")
     parts = train("ppo", "parts", "--resume", "runs/mine", "--total_steps", "192")
     now, then = end_state(parts), end_state(whole)

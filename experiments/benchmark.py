@@ -38,7 +38,6 @@ from typing import Any
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
-import gpu_check
 import gymnasium as gym
 import numpy as np
 import torch
@@ -46,6 +45,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env as make_plain_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
+import gpu_check
 from vlmrm_wrap import CLIPRewardModel, CLIPRewardVectorWrapper, CLIPRewardWrapper, FrameScores, make_vec
 from vlmrm_wrap.frames import FrameReader
 from vlmrm_wrap.rendering import FrameRenderer

@@ -16,10 +16,10 @@ if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.k
 
 import gymnasium as gym
 import numpy as np
-from settings import EnvConfig, NormalizeConfig, RewardConfig
-from snapshots import Snapshots, leaving_ctrl_c_to_the_parent
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 
+from settings import EnvConfig, NormalizeConfig, RewardConfig
+from snapshots import Snapshots, leaving_ctrl_c_to_the_parent
 from vlmrm_wrap import (
     CLIPRewardModel,
     FrameScores,

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import yaml
+from jsonargparse import ArgumentParser
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from stable_baselines3.common.vec_env import DummyVecEnv
+
 import train_dqn
 import train_ppo
 import train_sac
-import yaml
 from envs import make_test_env
-from jsonargparse import ArgumentParser
-from jsonargparse.typing import NonNegativeInt, PositiveInt
 from runs import evaluate, load_actor, true_return, user_errors
 from settings import RunConfig, instantiate
-from stable_baselines3.common.vec_env import DummyVecEnv
 
 SCRIPTS = {script.name: script for script in (train_ppo.SCRIPT, train_dqn.SCRIPT, train_sac.SCRIPT)}
 

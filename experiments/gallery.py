@@ -151,9 +151,10 @@ def learning_curves(path: Path, runs: list[Path]) -> None:
             axes.locator_params(nbins=4)
             axes.tick_params(labelsize=8)
         row[0].set_ylabel(f"{label}\nper training episode", fontsize=9)
-    for axes in panels[1]:
+    for axes, folders in zip(panels[1], groups.values(), strict=True):
         axes.set_xlabel("env steps", fontsize=9)
-        axes.legend(fontsize=7)
+        if len(folders) <= 4:  # more would hide the curves
+            axes.legend(fontsize=7)
     save(figure, path)
 
 

@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
+
 from settings import flat
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs" / "paper"

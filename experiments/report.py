@@ -7,7 +7,6 @@ from typing import Any
 
 from envs import make_test_env
 from settings import EnvConfig, EvaluationConfig
-
 from vlmrm_wrap import RewardModel
 from vlmrm_wrap.insight.plotting import new_figure
 from vlmrm_wrap.insight.policies import closing

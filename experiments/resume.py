@@ -24,14 +24,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from runs import Stopped, StopRequest
-from snapshots import data_of, put_back
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import BaseBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
+from runs import Stopped, StopRequest
+from snapshots import data_of, put_back
 from vlmrm_wrap import RewardModel
 
 State = dict[str, Any]

@@ -11,11 +11,11 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from envs import make_test_env
-from settings import EnvConfig, EvaluationConfig
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import unwrap_vec_normalize
 
+from envs import make_test_env
+from settings import EnvConfig, EvaluationConfig
 from vlmrm_wrap.insight.policies import deterministic
 
 _USER_ERRORS = (gym.error.Error, AssertionError, ImportError, OSError, RuntimeError, TypeError, ValueError)

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import yaml
+
 from presets import PRESETS
 
 HERE = Path(__file__).parent

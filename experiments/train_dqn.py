@@ -13,11 +13,11 @@ All else is as in train_ppo.py: training.py says what is written, and how a run 
 from dataclasses import asdict, dataclass, field
 
 from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
-from settings import OffPolicyConfig, RunConfig
 from stable_baselines3 import DQN
 from stable_baselines3.common.vec_env import VecEnv
-from training import Script, train
 
+from settings import OffPolicyConfig, RunConfig
+from training import Script, train
 from vlmrm_wrap.sb3 import deferred_kwargs
 
 

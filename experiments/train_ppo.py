@@ -17,11 +17,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
-from settings import RunConfig
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv
-from training import Script, train
 
+from settings import RunConfig
+from training import Script, train
 from vlmrm_wrap.sb3 import deferred_kwargs
 
 

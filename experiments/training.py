@@ -28,21 +28,21 @@ from typing import Any
 
 import torch
 import yaml
-from envs import describe, make_reward_model, make_training_env
 from jsonargparse import ArgumentParser
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.logger import CSVOutputFormat, Logger, configure
+from stable_baselines3.common.vec_env import VecEnv
+
+from envs import describe, make_reward_model, make_training_env
 from presets import departures
 from report import plot_learning_curves, record_video
 from resume import Resume, State, read_state, write_files
 from runs import StopRequest, evaluate, load_actor, new_run_folder, save_policy, true_return, user_errors
 from settings import RunConfig, flat, instantiate, make_parser
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import CallbackList
-from stable_baselines3.common.logger import CSVOutputFormat, Logger, configure
-from stable_baselines3.common.vec_env import VecEnv
-from watch import TrainingWatch
-
 from vlmrm_wrap import RewardModel
 from vlmrm_wrap.sb3 import CLIPRewardLogger
+from watch import TrainingWatch
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

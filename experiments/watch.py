@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runs import save_policy
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
+
+from runs import save_policy
 
 
 class TrainingWatch(BaseCallback):

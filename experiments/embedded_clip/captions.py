@@ -18,6 +18,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from synonyms import exchanged, synonyms
 from worlds import FAMILIES, WORLDS, Aim, Array, Family, Region
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from failures import weak_wordings
 from measures import (
     ALPHAS,
@@ -42,9 +43,8 @@ from measures import (
     wording_table,
 )
 from pictures import draw
-from worlds import WORLDS
-
 from vlmrm_wrap.encoders.embedded import load_embedded
+from worlds import WORLDS
 
 ASSETS = Path(__file__).parents[2] / "vlmrm_wrap/encoders/assets"
 

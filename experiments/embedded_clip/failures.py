@@ -7,6 +7,7 @@ from collections import Counter
 from functools import cache
 
 import numpy as np
+
 from captions import Caption, Writer, as_batch, log_likelihood, phrases, words_of
 from measures import SILENT, Known, Sample, family_rows, name_of, spearman, wording_scores
 from worlds import Array, Family

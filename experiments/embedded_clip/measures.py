@@ -14,15 +14,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from captions import Caption, Writer, as_batch, attributes_of, log_likelihood, mirror, phrases
-from pictures import View, draw
 from PIL import Image
 from torch import Tensor
-from training_model import normalise
-from worlds import FAMILIES, WORLDS, Array, Family, World
 
+from captions import Caption, Writer, as_batch, attributes_of, log_likelihood, mirror, phrases
+from pictures import View, draw
+from training_model import normalise
 from vlmrm_wrap import goal_baseline_reward
 from vlmrm_wrap.encoders.embedded import EmbeddedCLIPEncoder
+from worlds import FAMILIES, WORLDS, Array, Family, World
 
 ALPHAS = (0.0, 0.5, 1.0)
 EVALUATION_SEED = 10_000  # far from the seeds of training runs

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from worlds import Array, World
 
 from vlmrm_wrap.encoders.openai_clip import OPENAI_MEAN, OPENAI_STD
 from vlmrm_wrap.preprocess import FramePreprocessor
 from vlmrm_wrap.rendering import FrameRenderer
+from worlds import Array, World
 
 IMAGE_SIZE = 64
 INTERPOLATION, RESIZE_MODE = "bilinear", "squash"

@@ -26,6 +26,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
 from captions import (
     CaptionBatch,
     attribute_columns,
@@ -36,8 +39,6 @@ from captions import (
     write_captions,
 )
 from pictures import draw_views
-from torch import Tensor, nn
-from torch.nn import functional
 from training_model import EMBED_DIM, StateReader, TinyCLIP, Vocabulary, export, normalise
 from worlds import FAMILIES, WORLDS, Array, Family
 

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from captions import PRESETS, all_texts, taught_words
-from pictures import IMAGE_SIZE, INTERPOLATION, RESIZE_MODE
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
-from worlds import WORLDS
 
+from captions import PRESETS, all_texts, taught_words
+from pictures import IMAGE_SIZE, INTERPOLATION, RESIZE_MODE
 from vlmrm_wrap.encoders.openai_clip import OPENAI_MEAN, OPENAI_STD, import_clip
+from worlds import WORLDS
 
 import_clip()
 from clip.model import CLIP  # noqa: E402  (import_clip silences the import's own warning)

@@ -109,7 +109,7 @@ def train(script: Script) -> None:
                 resume.init_callback(algo)
                 resume.put_back()
             resume.save(rollout_started=False)
-            algo.dump_logs()  # a last row: the latest updates are in none so far
+        algo.dump_logs()  # a last row, for the latest updates are in none so far; a resumed run does without
     finally:
         watch.close()
         save_policy(algo, folder / "final_policy.zip")

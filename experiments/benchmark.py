@@ -126,7 +126,7 @@ def stages(args: Namespace) -> list[Row]:
         renderer()
     model = embedded(cache=False)
     frames = np.stack([renderer()] * N_ENVS)
-    preprocess, encoder = model._preprocess, model.encoder
+    preprocess, encoder = model._frames.preprocess, model.encoder
     images = preprocess(frames)
     goal, baseline = np.random.default_rng(0).normal(size=(2, N_ENVS))
     combine = partial(reward_from_similarities, goal, baseline, alpha=0.5, **model.constants)

@@ -197,7 +197,9 @@ def check_all(name: str, tower: nn.Module, args: argparse.Namespace, check: Chec
         check(f"{name}: any number of frames against one batch, round {repeat + 1}", worst, 1e-6)
     if args.device != "cpu":
         check(
-            f"{name}: buckets that run without a graph", len(set(model._pipe._buckets) - set(model._pipe.captured)), 0
+            f"{name}: buckets that run without a graph",
+            len(set(model._similarities.pipe._buckets) - set(model._similarities.pipe.captured)),
+            0,
         )
 
     buffer, waiting = np.empty_like(frames), []
@@ -214,7 +216,7 @@ def check_all(name: str, tower: nn.Module, args: argparse.Namespace, check: Chec
 
 def eager(model: CLIPRewardModel, frames: Frames) -> Any:
     """One batch by the same functions on torch's default stream: no padding, no graph, no staging."""
-    goal, baseline = model._similarities(frames).cpu().numpy().T.copy()
+    goal, baseline = model._similarities.compute(frames).cpu().numpy().T.copy()
     scores = FrameScores(goal, goal, baseline)
     return scores._replace(rewards=model.rewards_at(ALPHA, scores))
 
@@ -228,7 +230,7 @@ def check_memory(name: str, tower: nn.Module, args: argparse.Namespace, check: C
     frames = draw(512, 64, 96)
     model = model_of(Encoder(tower, name, args.device, "float16"), micro_batch_size=512)
     wanted = model.score(frames)
-    model._pipe.clear()
+    model._similarities.pipe.clear()
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(args.device).total_memory

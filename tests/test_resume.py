@@ -35,7 +35,7 @@ TRAININGS = {
     "dqn": [
         *("--env.id", "CartPole-v1", "--reward.goal_prompts", "pole upright", "--reward.baseline_prompts", "pole"),
         *("--dqn.learning_starts", "32", "--dqn.batch_size", "8", "--dqn.target_update_interval", "24"),
-        *("--dqn.exploration_fraction", "0.9", "--dqn.buffer_size", "80", "--dqn.gradient_steps", "-1"),
+        *("--dqn.exploration_fraction", "0.9", "--dqn.buffer_size", "48", "--dqn.gradient_steps", "-1"),
         *("--total_steps", "128"),
     ],
     "sac": [

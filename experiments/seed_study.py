@@ -251,7 +251,7 @@ def plot(runs: list[Run], path: Path) -> None:
         if (solved := threshold(env_id)) is not None:
             axis.axhline(solved, color="crimson", linewidth=0.8, linestyle=":")
         axis.set_xticks(range(len(rewards)), [{"clip": "sentence"}.get(reward, reward) for _, _, reward, _ in rewards])
-        axis.set_title(env_id, fontsize=10)
+        axis.set_title(f"{env_id}\n{config.stem}", fontsize=9)
         axis.grid(axis="y", alpha=0.3)
     axes[0][0].set_ylabel("true return")
     figure.savefig(path, dpi=110)

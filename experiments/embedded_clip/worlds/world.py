@@ -68,7 +68,7 @@ class Family:
     name: str
     share: float
     regions: tuple[Region, ...]
-    sentences: str  # see phrases.py for the format
+    sentences: str  # README.md beside this folder shows the format
     presets: tuple[str, str]  # (goal, baseline) of the evaluation: never trained on
     truth_name: str  # what the goal speaks of, for the tables
     harder: str = ""  # more sentences, without [words]: turned round, compared, denied; evaluated on their own

@@ -28,6 +28,8 @@ from vlmrm_wrap import (
     RenderEvery,
     RewardModel,
     ScaledReward,
+    SoftmaxReward,
+    WeightedGoals,
     transform_reward,
 )
 from vlmrm_wrap.insight.policies import rescaled
@@ -71,9 +73,10 @@ class ControlVecEnv(VecEnvWrapper):
 
 
 def make_reward_model(config: RewardConfig) -> RewardModel:
+    """What a frame is worth: all but ``standardize``, which depends on the frames before."""
     if config.control is not None:  # what the video draws
         return ConstantReward(config.constant or 0.0)
-    model = CLIPRewardModel.from_pretrained(
+    model: RewardModel = CLIPRewardModel.from_pretrained(
         config.encoder,
         goal_prompts=config.goal_prompts,
         baseline_prompts=config.baseline_prompts,
@@ -84,6 +87,11 @@ def make_reward_model(config: RewardConfig) -> RewardModel:
         normalize_prompt_mean=config.normalize_prompt_mean,
         micro_batch_size=config.micro_batch_size,
     )
+    if config.goal_weights is not None:
+        goals = [config.goal_prompts] if isinstance(config.goal_prompts, str) else config.goal_prompts
+        model = WeightedGoals(model, goals, config.goal_weights)
+    if config.negative_prompts is not None:
+        model = SoftmaxReward(model, config.negative_prompts, config.temperature)
     return model if (config.scale, config.shift) == (1.0, 0.0) else ScaledReward(model, config.scale, config.shift)
 
 

@@ -36,7 +36,7 @@ from vlmrm_wrap import RewardModel
 
 State = dict[str, Any]
 
-_FILE, _MEMBER, _FORMAT = "resume.zip", "state.pickle", 1
+_FILE, _MEMBER, _FORMAT = "resume.zip", "state.pickle", 2
 _COUNTERS = ("num_timesteps", "_episode_num", "_n_updates", "_n_calls", "_current_progress_remaining")
 _LATEST = ("_last_obs", "_last_original_obs", "_last_episode_starts", "exploration_rate")
 _WINDOWS = ("ep_info_buffer", "ep_success_buffer")
@@ -45,11 +45,11 @@ _FILES = ("progress.csv", "policy.zip", "policy.obs.json")  # as they were: a ki
 
 
 class Resume(BaseCallback):
-    """Saves the state every ``every`` env steps and before a stop; the last of the ``others``, the callbacks to save.
+    """Saves the state every ``every`` env steps and before a stop; the last of the callbacks.
 
-    ``config``: the run's, as text, to compare with. ``state``: from :func:`read_state`, put back where the first
-    rollout starts; ``seed``: of the new episodes where the states of envs can't be restored. ``saved``: env steps of
-    the file.
+    ``others``: the other callbacks, and what else remembers plain data. ``config``: the run's, as text, to compare
+    with. ``state``: from :func:`read_state`, put back where the first rollout starts; ``seed``: of the new episodes
+    where the states of envs can't be restored. ``saved``: env steps of the file.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Resume(BaseCallback):
         config: str,
         every: int,
         stop: StopRequest,
-        others: Sequence[BaseCallback],
+        others: Sequence[object],
         reward_model: RewardModel,
         state: State | None,
         seed: int,
@@ -114,7 +114,7 @@ class Resume(BaseCallback):
             "layers": [data_of(layer) for layer in _layers(algo)],
             "envs": _env_states(algo.get_env()),
             "reward": self.reward_model.state_dict() if hasattr(self.reward_model, "state_dict") else None,
-            "callbacks": [data_of(callback) for callback in self.others],
+            "others": [data_of(other) for other in self.others],
             "logged": {name: dict(getattr(algo.logger, name)) for name in _LOGGED},
             "random": _random_states(algo),
             "files": {file.name: file.read_bytes() for file in files if file.exists()},
@@ -138,8 +138,8 @@ class Resume(BaseCallback):
             put_back(layer, data)
         if state["reward"] is not None:
             self.reward_model.load_state_dict(state["reward"])
-        for callback, data in zip(self.others, state["callbacks"], strict=True):
-            put_back(callback, data)
+        for other, data in zip(self.others, state["others"], strict=True):
+            put_back(other, data)
         for name, values in state["logged"].items():
             getattr(algo.logger, name).update(values)
         if state["envs"] is None:

@@ -6,7 +6,8 @@
 Trains once for every config, reward and seed: on CLIP's reward, on a constant (the control: nothing may be learnt
 from it) and on the env's own reward with the env's own ends (the ceiling). All else is the same. Each run is
 evaluated over 100 episodes of the unmodified env. Finished runs are kept in --out and not repeated, so the study can
-be stopped (Ctrl-C, SIGTERM) and started again with the same command; a run that was cut short starts anew.
+be stopped (Ctrl-C, SIGTERM) and started again with the same command; a run that was cut short goes on from its last
+save, unless its config or the options given have changed since.
 
 Prints a Markdown table of all seeds, the failed ones too, with the interquartile mean (IQM) over seeds and its 95 %
 bootstrap interval (Agarwal et al. 2021, arXiv 2108.13264). --report PATH writes it as PATH.md, PATH.json and PATH.png.
@@ -16,6 +17,7 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -61,13 +63,21 @@ class Run:
         return json.loads(file.read_text()) if file.exists() else None
 
     def start(self, extra: list[str]) -> subprocess.Popen[bytes]:
-        shutil.rmtree(self.out / self.name, ignore_errors=True)  # a run that was cut short
-        command = [sys.executable, str(script_of(self.config)), "--config", str(self.config), "--seed", str(self.seed)]
-        command += ["--out", str(self.out), "--name", self.name, *REWARDS[self.reward]]
-        command += ["--evaluation.episodes", "100", "--evaluation.video", "false", *extra]
-        self.out.mkdir(parents=True, exist_ok=True)
-        with (self.out / f"{self.name}.log").open("wb") as log:
+        """Goes on with a run that was cut short, or begins anew."""
+        options = ["--config", str(self.config), "--seed", str(self.seed), "--out", str(self.out), "--name", self.name]
+        options += [*REWARDS[self.reward], "--evaluation.episodes", "100", "--evaluation.video", "false", *extra]
+        settings = f"{self.config.read_text()}\n{shlex.join(options)}\n"
+        folder, begun_with = self.out / self.name, self.out / f"{self.name}.settings"
+        if (folder / "resume.zip").exists() and begun_with.exists() and begun_with.read_text() == settings:
+            options, mode = ["--resume", str(folder)], "ab"
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            self.out.mkdir(parents=True, exist_ok=True)
+            begun_with.write_text(settings)
+            mode = "wb"
+        with (self.out / f"{self.name}.log").open(mode) as log:
             # In a session of its own: the terminal's Ctrl-C reaches this script alone, which passes it on.
+            command = [sys.executable, str(script_of(self.config)), *options]
             return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
 

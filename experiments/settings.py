@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,19 @@ class EnvConfig:
             raise ValueError("env.kwargs holds render_mode, which is set for you: leave it out")
 
 
+# Of RewardConfig: what changes CLIP's reward, and can't be meant of a control.
+_OPTIONS = (
+    "goal_weights",
+    "negative_prompts",
+    "scale",
+    "shift",
+    "standardize",
+    "potential",
+    "env_weight",
+    "render_every",
+)
+
+
 @dataclass(frozen=True)
 class RewardConfig:
     """The reward: CLIP's, or a constant as a control."""
@@ -58,16 +71,25 @@ class RewardConfig:
     """Scale the mean embedding of several prompts to length 1."""
     micro_batch_size: PositiveInt = 64
     """Most frames on the device at once."""
+    goal_weights: list[float] | None = None
+    """One a goal prompt: each is a goal of its own, and the sum of w_k R_k is paid (WeightedGoals); null averages the
+    sentences, as ways to say one goal."""
+    negative_prompts: list[str] | None = None
+    """Pay the goal's probability in a softmax over these and itself (SoftmaxReward), in place of eq. 3."""
+    temperature: PositiveFloat = 0.01
+    """Of that softmax; larger ones pay more evenly."""
     scale: float = 1.0
     """Pay scale * R + shift; R differs by a few hundredths between frames."""
     shift: float = 0.0
     """What is added after scaling; it changes what surviving is worth where episodes end early."""
+    standardize: bool = False
+    """Pay (R - mean) / std over all rewards so far (StandardizedReward), in place of scale and shift."""
     potential: bool = False
     """Pay gamma R(s') - R(s), with the algorithm's gamma, after scale and shift: for coming closer, not for being
     near."""
     env_weight: float = 0.0
     """Add this much of the env's own reward, last of all. The film and vlmrm-wrap sweep show R, scaled and shifted:
-    without it, and without potential."""
+    without it, potential and standardize."""
     render_every: PositiveInt = 1
     """Draw and score every k-th frame and pay for it until the next; also an episode's first and last step."""
     deferred: bool = False
@@ -85,13 +107,13 @@ class RewardConfig:
             raise ValueError("reward.deferred is set, and a control has nothing to score later: leave one of them out")
         if self.scale == 0:
             raise ValueError("reward.scale is 0, and every reward would be the same; required: any other number")
-        changed = [
-            name
-            for name in ("scale", "shift", "potential", "env_weight", "render_every")
-            if getattr(self, name) != getattr(type(self), name)
-        ]
+        changed = [name for name in _OPTIONS if getattr(self, name) != getattr(type(self), name)]
         if self.control is not None and changed:
             raise ValueError(f"reward.{changed[0]} changes CLIP's reward, and a control pays another: leave one out")
+        if self.goal_weights is not None and self.negative_prompts is not None:
+            raise ValueError("reward.goal_weights and reward.negative_prompts are both set: leave one of them out")
+        if self.standardize and (self.scale, self.shift) != (1.0, 0.0):
+            raise ValueError("reward.standardize undoes reward.scale and reward.shift: leave one or the other out")
 
     @property
     def control(self) -> str | None:

@@ -399,6 +399,27 @@ class TestSeedStudy:
         assert [entry["reward"] for entry in json.loads((tmp_path / "report.json").read_text())] == ["constant", "env"]
         assert (tmp_path / "report.png").read_bytes()[1:4] == b"PNG"
 
+    def test_goes_on_with_what_was_cut_short(
+        self, study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        started: list[list[str]] = []
+        monkeypatch.setattr(study.subprocess, "Popen", lambda command, **_: started.append(command))
+        config = tmp_path / "tiny.yaml"
+        config.write_text("ppo: {n_steps: 8}\n")
+        one = study.Run(config, "clip", 0, tmp_path / "study")
+        one.start(["--total_steps", "8"])
+        saved = tmp_path / "study" / one.name / "resume.zip"
+        saved.parent.mkdir()
+        saved.touch()
+        one.start(["--total_steps", "8"])
+        assert started[1][1:] == [str(ROOT / "experiments" / "train_ppo.py"), "--resume", str(saved.parent)]
+        config.write_text("ppo: {n_steps: 16}\n")
+        one.start(["--total_steps", "8"])
+        assert started[2] == started[0]
+        assert not saved.exists()
+        one.start(["--total_steps", "16"])
+        assert "--resume" not in started[3]
+
     def test_a_failed_training_is_named(self, tmp_path: Path) -> None:
         arguments = ["--rewards", "constant", "--seeds", 1, "--out", "study", "--no_such_option", "1"]
         lines, errors = run(tmp_path, "seed_study.py", ROOT / "configs" / "cartpole_ppo.yaml", *arguments, code=1)

@@ -1,4 +1,4 @@
-"""reward.scale, shift, potential, env_weight and render_every: trained on, saved with the run, rebuilt from it."""
+"""The reward options that a training's settings have: trained on, saved with the run, rebuilt from it."""
 
 import json
 from pathlib import Path
@@ -107,11 +107,31 @@ def test_the_run_describes_the_reward_that_it_pays(scripts) -> None:
         ({"env_reward": True, "env_weight": 0.1}, r"reward\.env_weight changes CLIP's reward"),
         ({"constant": 1.0, "potential": True}, r"reward\.potential"),
         ({"scale": 0.0}, r"reward\.scale is 0"),
+        ({"constant": 1.0, "negative_prompts": ["a cart"]}, r"reward\.negative_prompts"),
+        ({"goal_weights": [1.0], "negative_prompts": ["a cart"]}, "both set"),
+        ({"standardize": True, "shift": -1.0}, r"reward\.standardize undoes"),
     ],
 )
 def test_what_can_not_be_meant_is_refused(scripts, fields: dict, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         scripts[0].RewardConfig(**PROMPTS, **fields)
+
+
+def test_options_with_prompts_of_their_own(scripts, model) -> None:
+    settings, envs = scripts
+    frames = np.random.default_rng(1).integers(0, 256, (3, 40, 60, 3), dtype=np.uint8)
+    goals = ["pole upright", "cart in the middle"]
+    weighted = settings.RewardConfig(goals, "pole and cart", device="cpu", goal_weights=[0.7, -0.3], scale=2.0)
+    likely = settings.RewardConfig(**PROMPTS, device="cpu", negative_prompts=["pole lying flat"], temperature=0.1)
+    for config, expected in (
+        (weighted, ScaledReward(WeightedGoals(model, goals, [0.7, -0.3]), 2.0)),
+        (likely, SoftmaxReward(model, ["pole lying flat"], 0.1)),
+    ):
+        paid = envs.make_reward_model(config)
+        np.testing.assert_allclose(paid.score(frames).rewards, expected.score(frames).rewards, atol=1e-6)
+        assert envs.describe(config, paid)["recipe"]["option"] == expected.recipe["option"]
+    with pytest.raises(ValueError, match="2 goals and 1 weights"):
+        envs.make_reward_model(settings.RewardConfig(goals, goal_weights=[1.0], alpha=0.0, device="cpu"))
 
 
 def recorded(reward_model, path: Path) -> Recording:

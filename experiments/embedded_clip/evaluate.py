@@ -22,24 +22,18 @@ import numpy as np
 import torch
 
 from failures import weak_wordings
+from heldout import VIEWS, Known, Sample, embed, held_out, name_of, speaking
 from measures import (
     ALPHAS,
-    VIEWS,
-    Known,
-    Sample,
     Table,
     calibration_table,
     decile_table,
     denial_table,
-    embed,
     encoding_cost,
-    held_out,
-    name_of,
     picture_table,
     preset_table,
     retrieval_table,
     side_table,
-    speaking,
     wording_table,
 )
 from pictures import draw

@@ -9,7 +9,8 @@ from functools import cache
 import numpy as np
 
 from captions import Caption, Writer, as_batch, log_likelihood, phrases, words_of
-from measures import SILENT, Known, Sample, family_rows, name_of, spearman, wording_scores
+from heldout import SILENT, Known, Sample, family_rows, name_of
+from measures import spearman, wording_scores
 from worlds import Array, Family
 
 

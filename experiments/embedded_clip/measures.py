@@ -163,8 +163,8 @@ def retrieval_table(model: Known, samples: list[Sample]) -> Table:
         cosine = (model.images[name_of(sample)] @ texts.T).numpy()
         choice = cosine.argmax(1)
         caption_loss = truth.max(1) - truth[np.arange(len(truth)), choice]
-        own = batch.family == index
-        frame_loss = truth[:, own].max(0) - truth[cosine[:, own].argmax(0), np.arange(own.sum())]
+        own = np.flatnonzero(batch.family == index)
+        frame_loss = truth[:, own].max(0) - truth[cosine[:, own].argmax(0), own]
         table[name_of(sample),] = [
             float((batch.family[choice] == index).mean()),
             *(float((loss <= limit).mean()) for loss in (caption_loss, frame_loss) for limit in (0.5, 1.0)),

@@ -36,7 +36,7 @@ class EnvConfig:
             raise ValueError("env.kwargs holds render_mode, which is set for you: leave it out")
 
 
-# Of RewardConfig: what changes CLIP's reward, and can't be meant of a control.
+# Of RewardConfig: what is made of CLIP's reward, and when.
 _OPTIONS = (
     "goal_weights",
     "negative_prompts",
@@ -46,6 +46,7 @@ _OPTIONS = (
     "potential",
     "env_weight",
     "render_every",
+    "deferred",
 )
 
 
@@ -96,24 +97,24 @@ class RewardConfig:
     """Score full micro-batches while the envs step on, for large encoders on a GPU; the same rewards."""
     constant: float | None = None
     """Control: pay this every step in place of CLIP's reward. Nothing can be learnt from it; where a
-    policy improves nevertheless, the ends of the episodes have leaked the task."""
+    policy improves nevertheless, the ends of the episodes have leaked the task. scale and the other options have no
+    effect then."""
     env_reward: bool = False
-    """Control: train on the env's own reward, to see what is reached with it under the same settings."""
+    """Control: train on the env's own reward, to see what is reached with it under the same settings, without
+    scale and the other options."""
 
     def __post_init__(self) -> None:
         if self.env_reward and self.constant is not None:
             raise ValueError("reward.env_reward and reward.constant are both set: a run has one reward")
-        if self.deferred and self.control is not None:
-            raise ValueError("reward.deferred is set, and a control has nothing to score later: leave one of them out")
         if self.scale == 0:
             raise ValueError("reward.scale is 0, and every reward would be the same; required: any other number")
-        changed = [name for name in _OPTIONS if getattr(self, name) != getattr(type(self), name)]
-        if self.control is not None and changed:
-            raise ValueError(f"reward.{changed[0]} changes CLIP's reward, and a control pays another: leave one out")
         if self.goal_weights is not None and self.negative_prompts is not None:
             raise ValueError("reward.goal_weights and reward.negative_prompts are both set: leave one of them out")
         if self.standardize and (self.scale, self.shift) != (1.0, 0.0):
             raise ValueError("reward.standardize undoes reward.scale and reward.shift: leave one or the other out")
+        if self.control is not None:  # a configuration's options are CLIP's, and its control is run with it
+            for name in _OPTIONS:
+                object.__setattr__(self, name, getattr(type(self), name))
 
     @property
     def control(self) -> str | None:

@@ -5,7 +5,7 @@ GPU model, a remote one and a four-line fake are interchangeable. This module im
 environment workers, which import it, stay small.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -41,6 +41,12 @@ class RewardModel(Protocol):
 
 class UnknownPromptWarning(UserWarning):
     """The embedded model was given a prompt with content words it has not learnt; the text names them."""
+
+
+def unknown_words(encoder: Any, texts: Iterable[str]) -> list[str]:
+    """The words of ``texts`` that ``encoder`` says it has not learnt, each once; only the embedded one can say."""
+    of_one = getattr(encoder, "unknown_words", None)
+    return [] if of_one is None else list(dict.fromkeys(word for text in texts for word in of_one(text)))
 
 
 def recipe_of(reward_model: Any) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from vlmrm_wrap.cache_files import ScoreFile, model_digest
 from vlmrm_wrap.encoders import check_encoder_name, load_encoder
 from vlmrm_wrap.encoders.protocol import Encoder, check_backend, resolve_device, resolve_dtype
 from vlmrm_wrap.preprocess import check_frames
-from vlmrm_wrap.protocols import FrameScores, UnknownPromptWarning
+from vlmrm_wrap.protocols import FrameScores, UnknownPromptWarning, unknown_words
 from vlmrm_wrap.reward import reward_from_similarities
 from vlmrm_wrap.settings import Settings, check_recipe
 from vlmrm_wrap.similarities import FrameEncoder, FrameSimilarities, levels_to_the_caller
@@ -309,11 +309,7 @@ class CLIPRewardModel:
         return mean / mean.norm() if self._settings.normalize_prompt_mean else mean
 
     def _warn_of_unknown_words(self) -> None:
-        unknown_words = getattr(self.encoder, "unknown_words", None)
-        if unknown_words is None:
-            return
-        prompts = self._settings.goal_sentences + (self._settings.baseline_prompts or ())
-        unknown = dict.fromkeys(word for prompt in prompts for word in unknown_words(prompt))
+        unknown = unknown_words(self.encoder, self._settings.goal_sentences + (self._settings.baseline_prompts or ()))
         if unknown:
             warnings.warn(
                 f"{self.encoder.name!r} has not learnt: {', '.join(map(repr, unknown))}. Prompts with "

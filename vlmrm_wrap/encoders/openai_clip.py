@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vlmrm_wrap.encoders.checkpoints import read_state_dict
 from vlmrm_wrap.encoders.fast_vit import FastViT, fast_vit
-from vlmrm_wrap.encoders.protocol import TwoTowers, resolve_device, resolve_dtype
+from vlmrm_wrap.encoders.protocol import TwoTowers, quoted, resolve_device, resolve_dtype
 
 __all__ = ["OPENAI_MEAN", "OPENAI_STD", "OpenAICLIPEncoder", "import_clip", "load_openai"]
 
@@ -126,7 +126,7 @@ class OpenAICLIPEncoder(TwoTowers):
             length = int(tokens.argmax()) + 1
             if length > self.context_length:
                 raise ValueError(
-                    f"prompt {text!r} has {length} tokens, start and end included; "
+                    f"prompt {quoted(text)} has {length} tokens, start and end included; "
                     f"{self.name!r} takes at most {self.context_length}"
                 )
         tokens = self._clip.tokenize(texts, context_length=self.context_length)

@@ -15,7 +15,7 @@ from gymnasium.error import DependencyNotInstalled
 from torch import Tensor
 
 from vlmrm_wrap.encoders.fast_vit import fast_vit
-from vlmrm_wrap.encoders.protocol import TwoTowers, nearest, resolve_device, resolve_dtype
+from vlmrm_wrap.encoders.protocol import TwoTowers, nearest, quoted, resolve_device, resolve_dtype
 
 __all__ = ["PREFIX", "OpenCLIPEncoder", "load_openclip"]
 
@@ -115,7 +115,8 @@ class OpenCLIPEncoder(TwoTowers):
         if not torch.equal(whole[:, :limit], tokens):
             length = int((whole[0] != whole[0, -1]).nonzero().max()) + 1
             raise ValueError(
-                f"prompt {text!r} has {length} tokens, start and end included; {self.name!r} takes at most {limit}"
+                f"prompt {quoted(text)} has {length} tokens, start and end included; "
+                f"{self.name!r} takes at most {limit}"
             )
         return tokens
 

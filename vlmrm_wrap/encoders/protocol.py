@@ -181,6 +181,11 @@ def check_texts(texts: Sequence[str]) -> list[str]:
     return list(texts)
 
 
+def quoted(text: str) -> str:
+    """``text`` in quotes for a message, its beginning if it is long."""
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
+
+
 def unit_rows(features: Tensor) -> Tensor:
     """float32 rows of norm 1; divided in float32, where half precision would round the result."""
     return torch.nn.functional.normalize(features.float(), dim=-1)

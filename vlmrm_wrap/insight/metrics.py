@@ -11,6 +11,11 @@ __all__ = ["epic_distance", "goal_epic_distance", "pearson", "spearman"]
 
 Floats = NDArray[np.float64]
 
+_MEND = {
+    "success": ": goal states, and others",
+    "reward_a": " beyond potential shaping",
+    "reward_b": " beyond potential shaping",
+}
 _ROUNDING = 1e-12  # a spread of less than this, of the largest value, is what rounding left of a constant
 
 
@@ -128,10 +133,7 @@ def _unit(values: Floats, weights: Floats, name: str, scale: float = 0.0) -> Flo
     norm = float(np.linalg.norm(centred))
     covered = np.abs(values[weights > 0])
     if norm <= _ROUNDING * max(scale, float(covered.max())):
-        raise ValueError(
-            f"{name} is constant on these states; required: at least two different values. (A task's goal states "
-            "and others must both be among them; potential shaping alone counts as constant.)"
-        )
+        raise ValueError(f"{name} is constant; required: at least two different values{_MEND.get(name, '')}")
     unit: Floats = centred / norm
     return unit
 

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
-from vlmrm_wrap.insight.tables import check_output
+from vlmrm_wrap.insight.tables import check_output, rounded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,10 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def save_heat_maps(path: Path, rows: Sequence[str], columns: Sequence[str], values: Mapping[str, Array]) -> None:
-    """Matrices ``(rows, columns)`` side by side under their titles, each number written into its cell."""
+    """Matrices ``(rows, columns)`` side by side under their titles, each number written into its cell.
+
+    Colours span the numbers of a matrix; where all are the same, they are in the middle.
+    """
     labels = ["\n".join(textwrap.wrap(text, 24)) for text in columns]
     lines = max(label.count("\n") for label in labels) + 1
     width = max(2.2, 0.9 * len(columns)) * len(values) + 1.2
@@ -54,12 +57,12 @@ def save_heat_maps(path: Path, rows: Sequence[str], columns: Sequence[str], valu
     panels = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
     for axes, (title, matrix) in zip(panels, values.items(), strict=True):
         low, high = float(matrix.min()), float(matrix.max())
-        axes.imshow(matrix, cmap="viridis", aspect="auto", vmin=low, vmax=high if high > low else low + 1)
+        if low == high:
+            low, high = low - 1, high + 1
+        axes.imshow(matrix, cmap="viridis", aspect="auto", vmin=low, vmax=high)
         for (row, column), value in np.ndenumerate(matrix):
-            bright = value - low > 0.6 * (high - low)
-            axes.text(
-                column, row, f"{value:.3f}", ha="center", va="center", fontsize=9, color="black" if bright else "white"
-            )
+            color = "black" if value - low > 0.6 * (high - low) else "white"
+            axes.text(column, row, rounded(value, 3), ha="center", va="center", fontsize=9, color=color)
         axes.set_title(title, fontsize=10)
         axes.set_xticks(range(len(columns)), labels, fontsize=8, rotation=40, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(rows)), rows, fontsize=8)
@@ -78,7 +81,7 @@ def save_curves(
 ) -> None:
     """``curves`` over ``x`` under ``pictures``, each with a scale of its own: R's range differs much between alphas.
 
-    Grey lines at ``marks``; no line across ``breaks``, the indices where episodes begin.
+    Grey lines at ``marks``; no line across ``breaks``, the indices where episodes begin; episodes of one step are dots.
     """
     above = 1.6 if pictures else 0.0
     figure = new_figure(8, 0.9 + above + max(2.4, 1.2 * len(curves)))
@@ -87,13 +90,16 @@ def save_curves(
     )
     if pictures:
         _show(figure, grid[0], pictures)
-    # a NaN between two episodes is a gap in the line
+    # a NaN between two episodes is a gap in the line, and a single number between two of them would not be seen
     x, gaps = np.insert(np.asarray(x, np.float64), list(breaks), np.nan), list(breaks)
+    no_line = np.isnan(np.pad(x, 1, constant_values=np.nan))
+    alone = np.flatnonzero(no_line[:-2] & no_line[2:])
     below: list[Axes] = []
     for row, (label, values) in enumerate(curves.items()):
         axes = figure.add_subplot(grid[row + bool(pictures)], sharex=below[0] if below else None)
         below.append(axes)
-        axes.plot(x, np.insert(np.asarray(values, np.float64), gaps, np.nan), color=f"C{row}", linewidth=1.6)
+        y = np.insert(np.asarray(values, np.float64), gaps, np.nan)
+        axes.plot(x, y, color=f"C{row}", linewidth=1.6, marker=".", markevery=alone.tolist())
         axes.set_ylabel(f"R, {label}", fontsize=9)
         axes.margins(x=0.01)
         axes.grid(alpha=0.3)

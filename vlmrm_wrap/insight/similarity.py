@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmrm_wrap.insight.tables import table
+from vlmrm_wrap.protocols import unknown_words
 
 if TYPE_CHECKING:
     from vlmrm_wrap.encoders import Encoder
@@ -74,50 +75,62 @@ def similarity(
     file that is no picture; OSError for one that isn't there.
     """
     from vlmrm_wrap.encoders import load_encoder
-    from vlmrm_wrap.preprocess import FramePreprocessor
+    from vlmrm_wrap.similarities import FrameEncoder
 
     if not images or not texts or not all(text.strip() for text in texts):
         raise ValueError(f"{len(images)} images and the texts {list(texts)}; required: one at least, and none empty")
     frames = [image if isinstance(image, np.ndarray) else read_image(image) for image in images]
     clip = load_encoder(encoder) if isinstance(encoder, str) else encoder
-    prepare = FramePreprocessor(
-        clip.image_size, clip.mean, clip.std, clip.interpolation, resize_mode or clip.resize_mode, clip.device
-    )
+    one_by_one = FrameEncoder(clip, resize_mode, micro_batch=1)
 
     def encode(frame: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
         start = time.perf_counter()
-        row = clip.encode_image(prepare(frame[None])).cpu().numpy()[0]  # to the CPU: waits for the device
+        row = one_by_one.embed(frame[None]).numpy()[0]
         return row, 1000 * (time.perf_counter() - start)
 
     rows, times = zip(*[encode(frame) for frame in [*frames, *frames[:1] * _LATER_CALLS]], strict=True)
     cosines = np.stack(rows[: len(frames)]) @ clip.encode_text(list(texts)).cpu().numpy().T
     logit_scale = float(getattr(clip, "logit_scale", 100.0))
-    unknown_words: Callable[[str], list[str]] = getattr(clip, "unknown_words", lambda text: [])
     return Similarity(
-        names=tuple(
-            f"image {i}" if isinstance(image, np.ndarray) else Path(image).name for i, image in enumerate(images, 1)
-        ),
+        names=_names(images),
         texts=tuple(texts),
         cosines=cosines,
         probabilities=_softmax(logit_scale * cosines),
         logit_scale=logit_scale,
         first_ms=times[0],
         later_ms=float(np.median(times[len(frames) :])),
-        unknown_words=tuple(dict.fromkeys(word for text in texts for word in unknown_words(text))),
+        unknown_words=tuple(unknown_words(clip, texts)),
     )
 
 
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """uint8 RGB ``(height, width, 3)`` of a picture file, converted as CLIP's own notebook does."""
+    """uint8 RGB ``(height, width, 3)`` of a picture file, converted as CLIP's own notebook does.
+
+    Grey of 16 bits, which PIL would cut off at 255, is scaled. ValueError for pixels of other kinds.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):  # by PIL's age
+                grey = np.asarray(image).astype(np.float64) / 257  # 65535 is 255
+                return grey.round().astype(np.uint8)[..., None].repeat(3, axis=2)
+            if image.mode in ("I", "F"):
+                raise ValueError(f"{path} has pixels of 32 bits, and nobody knows their range; required: 8 or 16 bits")
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is not a picture in a format that PIL reads") from error
     except (OSError, SyntaxError) as error:  # PIL's words for damage are many
         raise OSError(f"{path} can't be read as a picture: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _names(images: Sequence[NDArray[np.uint8] | str | os.PathLike[str]]) -> tuple[str, ...]:
+    """File names, or as they were given where two have the same name; arrays by number."""
+    short = [f"image {i}" if isinstance(each, np.ndarray) else Path(each).name for i, each in enumerate(images, 1)]
+    return tuple(
+        name if short.count(name) == 1 or isinstance(each, np.ndarray) else str(each)
+        for name, each in zip(short, images, strict=True)
+    )
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

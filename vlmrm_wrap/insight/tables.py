@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vlmrm_wrap.insight.metrics import spearman
 
-__all__ = ["check_output", "prompts_of", "rank_correlation", "table", "write_csv"]
+__all__ = ["check_output", "prompts_of", "rank_correlation", "rounded", "table", "write_csv"]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -25,7 +25,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def _cell(value: Any) -> str:
     if not isinstance(value, float | np.floating):
         return str(value)
-    return "-" if np.isnan(value) else f"{value + 0.0:.3f}"
+    return "-" if np.isnan(value) else rounded(value, 3)
+
+
+def rounded(value: float | np.floating[Any], digits: int) -> str:
+    """``value`` with so many digits after the point, and none of them -0.00."""
+    return f"{round(float(value), digits) + 0.0:.{digits}f}"
 
 
 def write_csv(path: str | os.PathLike[str], columns: dict[str, Sequence[Any] | NDArray[Any]]) -> None:
@@ -37,8 +42,8 @@ def write_csv(path: str | os.PathLike[str], columns: dict[str, Sequence[Any] | N
 
 
 def rank_correlation(first: NDArray[Any], second: NDArray[Any]) -> float:
-    """Spearman's, in [-1, 1]; NaN if either is the same everywhere, and correlates with nothing."""
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
+    """Spearman's, in [-1, 1]; NaN if either is the same everywhere, or not finite, and correlates with nothing."""
+    if not all(np.isfinite(each).all() and np.ptp(each) > 0 for each in (first, second)):
         return float("nan")
     return spearman(first, second)
 

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import unwrap_vec_normalize
 
 from envs import make_test_env
 from settings import EnvConfig, EvaluationConfig
-from vlmrm_wrap.insight.policies import deterministic
+from vlmrm_wrap.insight.saved_policies import SavedPolicy
 
 _USER_ERRORS = (gym.error.Error, AssertionError, ImportError, OSError, RuntimeError, TypeError, ValueError)
 
@@ -95,7 +95,7 @@ def save_policy(algo: BaseAlgorithm, path: Path) -> None:
 def load_actor(algo: BaseAlgorithm, path: Path) -> Callable[[Any], Any]:
     """``act(obs)``: the deterministic policy at ``path``. Reads weights and numbers only, unpickles nothing."""
     algo.set_parameters(path, device=algo.device)
-    return deterministic(algo, path)
+    return SavedPolicy(algo, path)
 
 
 def evaluate(act: Callable[[Any], Any], env: EnvConfig, evaluation: EvaluationConfig) -> dict[str, Any]:

@@ -1,145 +1,30 @@
 """The command line ``vlmrm-wrap``: what each sub-command prints, draws and keeps, and what it refuses."""
 
-import csv
 import dataclasses
-import json
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
+from insights import CARTPOLE, PROMPTS, cartpole_frame, is_png, rows_of
 from PIL import Image
 from tiny_clips import OPEN_CLIP_NAME, add_tiny_open_clip, tiny_state_dict
 
-from vlmrm_wrap import CLIPRewardModel, FrameScores, load_encoder
-from vlmrm_wrap.__main__ import main
+from vlmrm_wrap import CLIPRewardModel, load_encoder
+from vlmrm_wrap.__main__ import _parser, main
 from vlmrm_wrap.encoders.openai_clip import OpenAICLIPEncoder
 from vlmrm_wrap.encoders.protocol import TwoTowers
-from vlmrm_wrap.insight.checks import check_env_is_known
-from vlmrm_wrap.insight.landscape import landscape
 from vlmrm_wrap.insight.pictures import beside, draw_reward
+from vlmrm_wrap.insight.plotting import save_heat_maps
 from vlmrm_wrap.insight.recording import Recording
-from vlmrm_wrap.insight.similarity import similarity
+from vlmrm_wrap.insight.similarity import read_image, similarity
 from vlmrm_wrap.insight.sweep import sweep
-from vlmrm_wrap.insight.tables import rank_correlation
 
-PROMPTS = {
-    "CartPole-v1": ("pole vertically upright on top of the cart", "pole and cart"),
-    "MountainCar-v0": ("a car at the peak of the mountain, next to the yellow flag", "a car in the mountain"),
-    "Pendulum-v1": ("the pendulum pointing straight up", "a pendulum"),
-    "Acrobot-v1": ("the two-link arm swung up high above the line", "a two-link arm"),
-}
-CARTPOLE = ["CartPole-v1", "--goal", PROMPTS["CartPole-v1"][0], "--baseline", PROMPTS["CartPole-v1"][1]]
-
-
-class Lamp(gym.Env[np.ndarray, int]):
-    """Its ``state``, two numbers in [0, 255], are the brightness of a frame's left and right half.
-
-    ``how``: "moves" the left half every step, "still" never changes, "black", "grey", "floats" in its frames, "far"
-    moves a column that a centre crop loses, "ends" after every third step, "breaks" when it renders.
-    """
-
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - gymnasium's convention
-
-    def __init__(self, how: str = "moves", render_mode: str | None = None) -> None:
-        self.how, self.render_mode = how, render_mode
-        self.observation_space, self.action_space = spaces.Box(0, 255, (2,), np.float64), spaces.Discrete(2)
-        self.state, self.time = np.zeros(2), 0
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
-        super().reset(seed=seed)
-        self.state, self.time = np.array([40.0, 200.0]), 0
-        return self.state.copy(), {}
-
-    def step(self, action: int):
-        self.time += 1
-        self.state[0] = (self.state[0] + 30) % 256
-        return self.state.copy(), float(self.state[0]), self.how == "ends" and self.time == 3, False, {}
-
-    def render(self) -> np.ndarray:
-        if self.how == "breaks":
-            raise KeyError("bulb")
-        frame = np.full((40, 80, 3), 0 if self.how == "black" else 90, np.uint8)
-        if self.how in ("black", "grey"):
-            return frame
-        if self.how == "far":
-            frame[:, 2:8] = self.state[0]
-            return frame
-        frame[:, :40], frame[:, 40:] = 40 if self.how == "still" else self.state[0], self.state[1]
-        return frame / 255 if self.how == "floats" else frame
-
-
-class TextLamp(Lamp):
-    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012
-
-
-class Blind(gym.Env[np.ndarray, int]):
-    observation_space, action_space = spaces.Box(0, 1, (1,)), spaces.Discrete(2)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def lamps():
-    for how in ("moves", "still", "black", "grey", "floats", "far", "ends", "breaks"):
-        gym.register(f"Lamp-{how}-v0", entry_point=Lamp, kwargs={"how": how}, disable_env_checker=True)
-    gym.register("Lamp-text-v0", entry_point=TextLamp)
-    gym.register("Blind-v0", entry_point=Blind)
-    yield
-    for name in [name for name in gym.registry if name.startswith(("Lamp-", "Blind-"))]:
-        del gym.registry[name]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Callable[..., tuple[int, str, str]]:
-    """``run(*arguments)``: exit status, stdout and stderr of ``vlmrm-wrap``, in this process, in a fresh folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        try:
-            status = main([str(argument) for argument in arguments])
-        except SystemExit as left:  # argparse's
-            status = int(left.code or 0)
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return call
-
-
-@pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of the image batches that an encoder is given."""
-    from vlmrm_wrap.encoders.protocol import TwoTowers
-
-    sizes: list[int] = []
-    encode = TwoTowers.encode_image
-    monkeypatch.setattr(
-        TwoTowers, "encode_image", lambda self, images: sizes.append(len(images)) or encode(self, images)
-    )
-    return sizes
-
-
-def is_png(path: str) -> bool:
-    return Path(path).read_bytes()[1:4] == b"PNG"
-
-
-def cartpole_frame(degrees: float) -> np.ndarray:
-    with gym.make("CartPole-v1", render_mode="rgb_array") as env:
-        env.reset(seed=0)
-        env.unwrapped.state = np.array([0.0, 0.0, np.deg2rad(degrees), 0.0])
-        return env.render()
-
-
-def rows_of(path: str) -> dict[str, np.ndarray]:
-    with open(path) as file:
-        rows = list(csv.DictReader(file))
-    return {key: np.array([float(row[key]) for row in rows]) for key in rows[0]}
+pytestmark = pytest.mark.usefixtures("lamps")
 
 
 # --- similarity ----------------------------------------------------------------------------------------------
@@ -176,199 +61,40 @@ def test_similarity_names_words_that_were_not_learnt(run) -> None:
     assert "has not learnt: humanoid" in out
 
 
-# --- landscape -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_picture_of_16_bits_is_the_one_of_8(tmp_path: Path, bits: int) -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(levels if bits == 8 else levels.astype(np.uint16) * 257).save(tmp_path / "grey.png")
+    assert np.array_equal(read_image(tmp_path / "grey.png"), levels[..., None].repeat(3, axis=2))
 
 
-@pytest.mark.parametrize(
-    ("env_id", "measure"), [("CartPole-v1", 0.95), ("MountainCar-v0", 0.8), ("Pendulum-v1", 0.95), ("Acrobot-v1", 0.9)]
-)
-def test_a_classic_env_needs_no_more_than_prompts(run, encoded, env_id: str, measure: float) -> None:
-    goal, baseline = PROMPTS[env_id]
-    two = env_id == "Acrobot-v1"
-    sweeps = ["--state", "theta1=-3:3:6", "theta2=-3:3:5"] if two else []  # 625 frames by default
-    status, out, _ = run(
-        "landscape", env_id, "--goal", goal, "--baseline", baseline, *sweeps, "--alpha", "0", "0.5", "1"
-    )
-    assert status == 0
-    assert is_png("landscape.png")
-    columns = rows_of("landscape.csv")
-    n = 30 if two else 61
-    assert {len(values) for values in columns.values()} == {n}
-    assert sum(encoded) == n + 1  # one warm-up; three alphas cost no more than one
-    assert max(encoded) == 16  # frames are not held until the end
-    last = out.splitlines()[-2].split()
-    assert last[0] == "1"
-    assert float(last[-1]) > measure  # R rises with what the env is about
-
-    model = CLIPRewardModel.from_pretrained("embedded", goal_prompts=goal, baseline_prompts=baseline)
-    scores = FrameScores(
-        *(columns[name].astype(np.float32) for name in ["goal_similarity"] * 2 + ["baseline_similarity"])
-    )
-    for alpha in (0.0, 0.5, 1.0):
-        assert np.allclose(columns[f"reward_alpha_{alpha:g}"], model.rewards_at(alpha, scores), atol=1e-6)
+def test_a_picture_of_32_bits_is_refused(run) -> None:
+    Image.fromarray(np.ones((4, 4), np.float32)).save("floats.tiff")
+    status, _, err = run("similarity", "floats.tiff", "--text", "a")
+    assert (status, "floats.tiff has pixels of 32 bits" in err) == (2, True)
 
 
-class Brightness:
-    """Reads a Lamp's two numbers from its frames; ``alpha`` mixes them."""
-
-    encoder, recipe = None, None
-
-    def score(self, frames: np.ndarray) -> FrameScores:
-        left, right = (frames[:, 0, column, 0].astype(np.float32) for column in (0, -1))
-        return FrameScores(left, left, right)
-
-    def rewards_at(self, alpha: float, scores: FrameScores) -> np.ndarray:
-        return ((1 - alpha) * scores.goal_similarity + alpha * scores.baseline_similarity).astype(np.float32)
+def test_pictures_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    paths = [tmp_path / folder / name for folder, name in (("a", "x.png"), ("b", "x.png"), ("b", "y.png"))]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
+    frame = np.zeros((8, 8, 3), np.uint8)
+    assert similarity([*paths, frame], ["a"]).names == (str(paths[0]), str(paths[1]), "y.png", "image 4")
 
 
-def test_each_frame_shows_the_state_that_stands_beside_it() -> None:
-    env = Lamp(render_mode="rgb_array")
-    result = landscape(env, Brightness(), alphas=[0, 1], states=["0=10:250:5", "1=0:200:3"], against=["1", "0=130"])
-    assert result.states.tolist() == [[a, b] for a in (10, 70, 130, 190, 250) for b in (0, 100, 200)]
-    assert result.rewards[0].tolist() == result.states[:, 0].tolist()
-    assert result.rewards[1].tolist() == result.states[:, 1].tolist()
-    assert result.env_rewards.tolist() == [(state + 30) % 256 for state in result.states[:, 0]]
-    assert [picture[0, 0, 0] for picture in result.thumbnails] == result.states[:, 0].tolist()
-    assert result.correlations["1"][1] == pytest.approx(1)
-    assert abs(result.correlations["0=130"][0]) < 1e-9  # symmetric about the target
-    assert abs(result.correlations["1"][0]) < 1e-9
+@pytest.mark.parametrize(("values", "colour"), [([[1.0]], 0.5), ([[0.3, 0.3]], 0.5), ([[0.1, 0.2]], 0.0)])
+def test_a_heat_map_of_one_number_is_of_a_middle_colour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: list[list[float]], colour: float
+) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.axes import Axes
 
-
-def test_the_other_variables_stay_where_the_reset_or_the_user_put_them() -> None:
-    env = Lamp(render_mode="rgb_array")
-    assert set(landscape(env, Brightness(), alphas=[0], states=["0=0:9:2"]).states[:, 1]) == {200}
-    assert set(landscape(env, Brightness(), alphas=[0], states=["0=0:9:2", "1=7"]).scores.baseline_similarity) == {7}
-
-
-def test_along_a_policy() -> None:
-    env = Lamp("ends", render_mode="rgb_array")
-    seen = []
-    result = landscape(env, Brightness(), alphas=[0], policy=lambda obs: seen.append(obs[0]) or 0, steps=7)
-    assert seen == [40, 70, 100, 40, 70, 100, 40]
-    assert result.rewards[0].tolist() == [70, 100, 130, 70, 100, 130, 70]  # the frame after the step
-    assert result.env_rewards.tolist() == result.rewards[0].tolist()
-    assert result.states[:, 0].tolist() == result.rewards[0].tolist()
-    assert result.starts == (3, 6)
-    assert result.correlations["env reward"][0] == pytest.approx(1)
-
-
-def test_mujoco_by_joint(run) -> None:
-    pytest.importorskip("mujoco")
-    status, out, _ = run(
-        "landscape", "InvertedPendulum-v5", "--goal", "pole upright", "--baseline", "a pole", "--state", "hinge=-1:1:5",
-        "slider=0.5", "--against", "hinge=0",
-    )  # fmt: skip
-    assert status == 0
-    columns = rows_of("landscape.csv")
-    assert columns["hinge"].tolist() == [-1, -0.5, 0, 0.5, 1]
-    assert set(columns["slider"]) == {0.5}
-    assert len(set(columns["goal_similarity"])) == 5
-    assert "~ hinge=0" in out
-    assert "nothing else" not in out  # the embedded model has been taught it
-
-
-def test_an_env_that_the_embedded_model_was_not_taught_is_told() -> None:
-    clip = SimpleNamespace(name="embedded", metadata={"env_ids": '["CartPole-v1"]'})
-    known, unknown = (SimpleNamespace(spec=SimpleNamespace(id=name)) for name in ("CartPole-v1", "Hopper-v5"))
-    assert check_env_is_known(clip, known) == []
-    assert "knows CartPole-v1 and nothing else" in check_env_is_known(clip, unknown)[0].message
-
-
-def test_rank_correlation() -> None:
-    assert rank_correlation(np.array([1, 2, 3, 4]), np.array([1, 8, 27, 64])) == pytest.approx(1)
-    # ranks 1, 2.5, 2.5, 4 against 1, 3, 2, 4: 4.5 / sqrt(4.5 * 5)
-    assert rank_correlation(np.array([0, 5, 5, 9]), np.array([1, 3, 2, 4])) == pytest.approx((4.5 / 5) ** 0.5)
-    assert np.isnan(rank_correlation(np.array([1, 2]), np.array([3, 3])))
-
-
-# --- doctor --------------------------------------------------------------------------------------------------
-
-
-def test_a_healthy_task(run) -> None:
-    status, out, _ = run("doctor", *CARTPOLE, "--horizon", "50", "--steps", "60")
-    assert status == 0, out
-    assert "0 errors, 0 warnings" in out
-    assert "with 8 async envs" in out
-    with Image.open("doctor.png") as picture:
-        assert picture.size == (600 + 400, 420)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([*CARTPOLE, "--steps", "60"], ["ends", "episodes terminated in 60", "--horizon 200"]),
-        ([*CARTPOLE[:3], "--baseline", PROMPTS["CartPole-v1"][0].upper()], ["prompts", "the same", "without the goal"]),
-        (["CartPole-v1", "--goal", "pole " * 90, "--baseline", "cart"], ["92 tokens", "at most 77", "shorten"]),
-        (["Lamp-still-v0", "--goal", "pole upright"], ["frames", "the same to the bit", "turn the camera"]),
-        (["Lamp-black-v0", "--goal", "pole upright"], ["frames", "are black"]),
-        (["Lamp-grey-v0", "--goal", "pole upright"], ["frames", "one colour"]),
-        (["Lamp-floats-v0", "--goal", "pole upright"], ["frames", "float64", "uint8"]),
-        (["Lamp-far-v0", "--goal", "pole upright", "--resize-mode", "crop"], ["crop", "100% of what moves", "squash"]),
-        (["Lamp-ends-v0", "--goal", "pole upright"], ["ends", "pays, whatever the words say"]),
-    ],
-)  # fmt: skip
-def test_the_doctor_finds(run, arguments: list[str], words: list[str]) -> None:
-    status, out, _ = run("doctor", *arguments, *([] if "--steps" in arguments else ["--steps", "12"]))
-    assert status == 1
-    lines = out.splitlines()
-    found = [" ".join(lines[i : i + 2]) for i, line in enumerate(lines) if line.startswith("error")]
-    assert any(all(word in finding for word in words) for finding in found), out
-
-
-@pytest.mark.parametrize("env_id", ["MountainCar-v0", "Acrobot-v1"])
-def test_the_doctor_knows_of_an_end_that_random_steps_do_not_reach(run, env_id: str) -> None:
-    goal, baseline = PROMPTS[env_id]
-    arguments = ("doctor", env_id, "--goal", goal, "--baseline", baseline, "--steps", "12")
-    status, out, _ = run(*arguments)
-    assert status == 1
-    assert "no episode terminated in 12 random steps, but the env does terminate (" in out
-    if env_id == "MountainCar-v0":
-        assert "position 0.60" in out
-        assert run(*arguments, "--horizon", "40")[0] == 0, "FixedHorizon never terminates"
-
-
-@pytest.mark.parametrize("how", ["moves", "far"])
-def test_the_doctor_sees_no_error_where_there_is_none(run, how: str) -> None:
-    status, out, _ = run("doctor", f"Lamp-{how}-v0", "--goal", "pole upright", "--steps", "12")
-    assert status == 0
-    assert "here its rewards mean nothing" in out  # the embedded model has never seen a lamp
-
-
-def test_the_doctor_names_words_noise_and_a_software_renderer(monkeypatch) -> None:
-    from vlmrm_wrap.insight import checks
-
-    embedded = load_encoder("embedded")
-    unknown, _ = checks.check_prompts(embedded, ["a humanoid kneeling"], ["a cart"], 0.5)
-    assert (unknown.severity, "'humanoid', 'kneeling'" in unknown.message) == ("warning", True)
-    rewards = np.array([0.5, 0.6, 0.7])
-    assert checks.check_spread(rewards, 1e-7, None, "float32").severity == "ok"
-    assert checks.check_spread(rewards, 1e-7, 2e-2, "bfloat16").severity == "warning"
-    assert checks.check_spread(rewards, 1e-7, 2e-1, "bfloat16").severity == "error"
-    assert checks.check_spread(rewards, 2e-1, None, "float32").severity == "error"
-    assert "to survive pays" in checks.check_ends(9, 2, 0.1).message
-    assert "to end early pays" in checks.check_ends(9, 2, -0.1).message
-    frames = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8).repeat(4, axis=0)
-    frames[:, 0, 0] = np.arange(0, 200, 50)[:, None]  # one pixel of 4096
-    assert "hardly changes" in checks.check_motion(frames, frames).message
-    frames[:, 0, :9] = np.arange(0, 200, 50)[:, None, None]
-    assert checks.check_motion(frames, frames).severity == "ok"
-    assert checks.check_renderer("llvmpipe (LLVM 15.0.6, 256 bits)").severity == "warning"
-    assert checks.check_renderer("NVIDIA H100 PCIe/PCIe/SSE2").severity == "ok"
-
-
-def test_the_doctor_times_and_compares_without_a_cache(run, encoded) -> None:
-    run("doctor", *CARTPOLE, "--steps", "12")
-    # each frame once more, alone, for the noise of the batch size, and each timing is of an encoding
-    assert encoded.count(1) > 12
-    assert encoded.count(8) >= 2
-
-
-def test_the_doctor_asks_mujocos_opengl(run) -> None:
-    pytest.importorskip("mujoco")
-    _, out, _ = run("doctor", "InvertedPendulum-v5", "--goal", "pole upright", "--baseline", "a pole", "--steps", "8")
-    line = next(line for line in out.splitlines() if " renderer " in line)
-    assert "OpenGL draws" in line
-    assert "unknown" not in line
+    shown, imshow = [], Axes.imshow
+    monkeypatch.setattr(Axes, "imshow", lambda *args, **how: shown.append(how) or imshow(*args, **how))
+    save_heat_maps(tmp_path / "heat.png", ["a"], ["b"] * len(values[0]), {"cosine": np.array(values)})
+    low, high = shown[0]["vmin"], shown[0]["vmax"]
+    assert (values[0][0] - low) / (high - low) == colour
 
 
 # --- video and sweep -----------------------------------------------------------------------------------------
@@ -437,50 +163,6 @@ def test_embeddings_of_other_weights_are_refused(recorded: Path, tmp_path: Path)
     with pytest.raises(ValueError, match="recorded with other weights of 'embedded'"):
         sweep(tmp_path / "old.npz", goal_prompts="the pole is lying flat")
     assert len(sweep(tmp_path / "old.npz").rewards) == 5  # alphas don't ask
-
-
-def test_a_run_folder_acts_in_its_own_env_with_its_own_prompts(run, monkeypatch) -> None:
-    """With statistics of observations and rescaled ones; random weights, for an untrained policy is one as well."""
-    sb3 = pytest.importorskip("stable_baselines3")
-    from vlmrm_wrap.insight.policies import load_policy, rescaled
-
-    Path("run").mkdir()
-    env = rescaled(gym.make("Pendulum-v1"))
-    algo = sb3.PPO("MlpPolicy", env, n_steps=8, batch_size=8, seed=0, device="cpu", clip_range=lambda left: 0.2 * left)
-    algo.save("run/policy.zip")
-    Path("run/policy.obs.json").write_text('{"mean": [0.5, 0, 0], "var": [4, 1, 1], "epsilon": 0, "clip": 0.2}')
-    Path("run/config.yaml").write_text("env: {id: Pendulum-v1, kwargs: {g: 5.0}, rescale_obs: true}")
-    model = model_of(*PROMPTS["Pendulum-v1"], alpha=0.25)
-    Path("run/reward_model.json").write_text(json.dumps({"recipe": model.recipe, "constants": model.constants}))
-    act = load_policy(Path("run/policy.zip"))
-    scaled = np.array([0.2, -0.2, 0.1], np.float32)  # (0.9 - 0.5) / 2, clipped, as it is
-    assert np.allclose(act(np.array([0.9, -0.3, 0.1])), algo.predict(scaled, deterministic=True)[0])
-
-    status, _, err = run("video", "run", "--steps", "4", "--scores", "run/scores.npz")
-    assert status == 0, err
-    recording = Recording.load("run/scores.npz")
-    assert recording.recipe == model.recipe
-    with rescaled(gym.make("Pendulum-v1", g=5.0)) as own:
-        obs, _ = own.reset(seed=0)
-        paid = []
-        for _ in range(4):
-            obs, reward, *_ = own.step(act(obs))
-            paid.append(reward)
-    assert recording.env_reward.tolist() == pytest.approx(paid)
-    status, _, err = run("sweep", "run", "--goal", "the pendulum hanging down")
-    assert (status, "stores no embeddings" in err) == (2, True)
-
-
-@pytest.mark.parametrize("name", ["A2C", "DQN", "SAC", "TD3"])
-def test_the_algorithm_of_a_policy_is_found_out(name: str, tmp_path: Path) -> None:
-    sb3 = pytest.importorskip("stable_baselines3")
-    from vlmrm_wrap.insight.policies import load_policy
-
-    env = gym.make("CartPole-v1" if name in ("A2C", "DQN") else "Pendulum-v1")
-    algo = getattr(sb3, name)("MlpPolicy", env, seed=0, device="cpu", policy_kwargs={"net_arch": [8]})
-    algo.save(tmp_path / "policy.zip")
-    obs = env.observation_space.sample()
-    assert np.allclose(load_policy(tmp_path / "policy.zip")(obs), algo.predict(obs, deterministic=True)[0])
 
 
 def test_the_curve_ends_at_the_latest_reward() -> None:
@@ -582,10 +264,20 @@ def test_a_preview_is_what_the_encoder_gets(monkeypatch) -> None:
         (["sweep", "."], "no run folder"),
         (["landscape", *CARTPOLE, "--env-kwargs", '{"render_mode": "human"}'], "is set for you"),
         (["sweep", __file__], "holds no recorded scores"),
-        (["video", "random", "CartPole-v1"], "--goal"),
+        (["video", "random", "CartPole-v1"], "--goal is missing"),
+        (["video", "random", "--goal", "a pole", "CartPole-v1"], "ENV is missing, which goes before"),
+        (["video", "random", *CARTPOLE, "--embeddings"], "--embeddings is given without --scores"),
+        (["doctor", "--goal", "a", "--baseline", "b", "CartPole-v1"], "ENV; before options such as --goal"),
+        (["doctor", "CartPole-v1"], "are required: --goal (vlmrm-wrap doctor --help)"),
+        (["doctor", *CARTPOLE, "--steps", "1"], "required: at least 2"),
+        (["landscape", *CARTPOLE, "--fast-mujoco"], "has no mujoco_renderer"),
+        (["landscape", "Lamp-types-v0", "--goal", "a lamp"], "TypeError: 'NoneType' object is not subscriptable (vlm"),
+        (["landscape", "Lamp-runs-v0", "--goal", "a lamp"], "RuntimeError: no current (vlmrm-wrap --traceback"),
+        (["landscape", "Lamp-none-v0", "--goal", "a lamp"], "render() returned NoneType; required: a uint8 array"),
         (["video", "random", *CARTPOLE, "--output", "film.gif"], ".mp4"),
         (["video", __file__, *CARTPOLE], "no policy"),
-        (["video", "missing.zip", *CARTPOLE], "missing.zip"),
+        (["video", "missing.zip", *CARTPOLE], "there is no missing.zip; required: random, a policy's file, or a run"),
+        (["video", "missing"], "there is no missing; required: random"),
         (["video", ".", *CARTPOLE], "no run folder"),
     ],
 )  # fmt: skip
@@ -594,8 +286,20 @@ def test_bad_input_is_one_line(run, arguments: list[str], words: str) -> None:
     assert (status, out) == (2, "")
     line = err.splitlines()[-1]
     assert line.startswith("error: ")
-    assert err.count("\n") == 1 or "Warning" in err
+    assert err.count("\n") == 1
     assert words in line
+
+
+def test_a_long_prompt_is_not_told_whole(run) -> None:
+    Image.fromarray(cartpole_frame(0)).save("frame.png")
+    for command in (["similarity", "frame.png", "--text"], ["landscape", "CartPole-v1", "--goal"]):
+        status, _, err = run(*command, "pole " * 90)
+        assert (status, "has 92 tokens" in err, len(err) < 200) == (2, True, True), err
+
+
+def test_options_with_several_values_may_be_repeated() -> None:
+    options = _parser().parse_args(["doctor", "CartPole-v1", "--goal", "a", "b", "--goal", "c", "--baseline", "d"])
+    assert (options.goal, options.baseline) == (["a", "b", "c"], ["d"])
 
 
 def test_ctrl_c_is_one_word(run, monkeypatch) -> None:

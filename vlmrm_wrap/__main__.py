@@ -9,8 +9,10 @@ import json
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 __all__ = ["main"]
@@ -27,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from vlmrm_wrap.insight import commands
 
-        status: int = getattr(commands, options.command)(options)
+        with warnings.catch_warnings():  # of Gymnasium, about what is refused, and told, here
+            warnings.filterwarnings("ignore", ".*RGB-array rendering should return")
+            status: int = getattr(commands, options.command)(options)
         return status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -46,9 +50,15 @@ def _told(error: Exception) -> str:
     from gymnasium.error import Error as GymnasiumError
 
     text = " ".join(_plain(error).split())
-    if isinstance(error, GymnasiumError | ImportError | OSError | RuntimeError | TypeError | ValueError) and text:
+    if text and (isinstance(error, GymnasiumError | ImportError | OSError) or _is_ours(error)):
         return text
     return f"{type(error).__name__}: {text} (vlmrm-wrap --traceback ... shows where)"
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether a raise statement of this package made it: an env's TypeError says nothing to who did not write it."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return Path(where.filename).is_relative_to(Path(__file__).parent) and (where.line or "").startswith("raise")
 
 
 def _plain(text: object) -> str:
@@ -58,6 +68,8 @@ def _plain(text: object) -> str:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        if "arguments are required: " in message and "required: -" not in message:
+            message += "; before options such as --goal, which take all the words that follow them"
         self.exit(2, f"error: {' '.join(message.split())} ({self.prog} --help)\n")
 
 
@@ -65,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser("vlmrm-wrap", description="See a reward before you trust it.")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for add in (_similarity, _landscape, _doctor, _sweep, _video):
+    for add in (_similarity, _landscape, _doctor, _sweep, _video, _label):
         summary = str(add.__doc__)
         sub = commands.add_parser(
             add.__name__.lstrip("_"), help=summary[:1].lower() + summary[1:-1], description=summary
@@ -77,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 def _similarity(parser: argparse.ArgumentParser) -> None:
     """Cosines and zero-shot probabilities of pictures and sentences."""
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture files")
-    parser.add_argument("--text", nargs="+", required=True, help="sentences")
+    parser.add_argument("--text", **_SEVERAL, required=True, help="sentences")
     _encoder_options(parser)
     parser.add_argument("--output", metavar="PNG", help="draw a heat map")
 
@@ -86,20 +98,20 @@ def _landscape(parser: argparse.ArgumentParser) -> None:
     """The reward over the states of an env, or along a policy's way, for several alphas at once."""
     _env_options(parser)
     _reward_options(parser)
-    parser.add_argument("--alpha", nargs="+", type=float, help="all from one encoding; default: 0 0.5 1")
+    parser.add_argument("--alpha", **_SEVERAL, type=float, help="all from one encoding; default: 0 0.5 1")
     parser.add_argument(
         "--state",
-        nargs="+",
+        **_SEVERAL,
         default=[],
         metavar="NAME=LOW:HIGH[:COUNT]",
         help="one or two state variables to vary, and NAME=VALUE to fix others; one without a name goes by its index. "
         "Default: what a classic env is about; for other envs frames of a random policy",
     )
-    parser.add_argument("--policy", metavar="random|FILE", help=f"frames along the way of {_POLICY}")
+    parser.add_argument("--policy", metavar="random|FILE|RUN", help=f"frames along the way of {_POLICY}")
     parser.add_argument("--steps", type=_count, default=200, help="of the policy; default: %(default)s")
     parser.add_argument(
         "--against",
-        nargs="+",
+        **_SEVERAL,
         default=[],
         metavar="NAME[=TARGET]",
         help="state variables, or their closeness to a target, whose ranks are compared with those of R",
@@ -114,33 +126,53 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
     _env_options(parser)
     _reward_options(parser)
     parser.add_argument("--alpha", type=float, help="default: 0.5, or 0 without a baseline")
-    parser.add_argument("--steps", type=_count, default=200, help="random steps to look at; default: %(default)s")
+    parser.add_argument(
+        "--steps", type=_count, default=200, help="random steps to look at, 2 at least; default: %(default)s"
+    )
     parser.add_argument("--output", default="doctor.png", help="a frame and what CLIP sees of it; default: %(default)s")
 
 
 def _sweep(parser: argparse.ArgumentParser) -> None:
     """A finished run's rewards for other alphas or prompts, without rendering anything."""
     parser.add_argument("scores", metavar="RUN", help="a run folder, or a file that `vlmrm-wrap video --scores` wrote")
-    parser.add_argument("--alpha", nargs="+", type=float, help="default: the run's own for other prompts, else five")
-    parser.add_argument("--goal", nargs="+", help="other goal prompts")
-    parser.add_argument("--baseline", nargs="+", help="other baseline prompts")
+    parser.add_argument("--alpha", **_SEVERAL, type=float, help="default: the run's own for other prompts, else five")
+    parser.add_argument("--goal", **_SEVERAL, help="other goal prompts")
+    parser.add_argument("--baseline", **_SEVERAL, help="other baseline prompts")
     parser.add_argument("--output", help="a plot; the numbers go to a .csv beside")
 
 
 def _video(parser: argparse.ArgumentParser) -> None:
     """A film of episodes: the frame, what CLIP sees of it, and the reward's curve."""
-    parser.add_argument("policy", metavar="POLICY", help=f"{_POLICY}; or a run folder, which knows its env and prompts")
+    parser.description = f"{_video.__doc__} A run folder knows its env and its reward; what is given here changes them."
+    parser.add_argument("policy", metavar="POLICY", help=_POLICY)
     _env_options(parser, required=False)
     _reward_options(parser, required=False)
-    parser.add_argument("--alpha", type=float, help="default: 0.5, or 0 without a baseline")
+    parser.add_argument("--alpha", type=float, help="default: the run's, or 0.5, or 0 without a baseline")
     parser.add_argument("--episodes", type=_count, default=1, help="default: %(default)s")
     parser.add_argument("--steps", type=_count, default=500, help="cut an episode off here; default: %(default)s")
     parser.add_argument("--scores", metavar="NPZ", help="keep what the rewards are made of, for `vlmrm-wrap sweep`")
-    parser.add_argument("--embeddings", action="store_true", help="keep embeddings too, for sweeps over prompts")
+    parser.add_argument("--embeddings", action="store_true", help="keep embeddings in it, for sweeps over prompts")
     parser.add_argument("--output", default="video.mp4", help="default: %(default)s")
 
 
-_POLICY = "random, or a policy that Stable-Baselines3 saved (only one that you trust: it can run code)"
+def _label(parser: argparse.ArgumentParser) -> None:
+    """A sheet of frames of runs for people to label, and the EPIC distance of the reward to their labels."""
+    parser.description = (
+        f"{_label.__doc__} First `label RUN [RUN ...] --output FOLDER`, which plays the policies of runs with one "
+        "reward; then, when FOLDER/labels.csv is filled in, `label FOLDER`."
+    )
+    parser.add_argument("folders", nargs="+", metavar="RUN|FOLDER", help="run folders, or a folder with labels.csv")
+    parser.add_argument("--output", metavar="FOLDER", help="for the pictures and the table to fill in")
+    parser.add_argument("--count", type=_count, help="frames, of all runs together; default: 96")
+    parser.add_argument("--every", type=_count, help="steps between two frames; default: 10")
+    parser.add_argument("--seed", type=_seed, help="of the episodes and the shuffling; default: 0")
+
+
+_POLICY = (
+    "random, the file of a policy that Stable-Baselines3 or sb3-contrib saved, or a run folder with one (only one that "
+    "you trust: it can run code)"
+)
+_SEVERAL: dict[str, Any] = {"nargs": "+", "action": "extend"}  # --goal A B, or --goal A --goal B
 
 
 def _env_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -152,19 +184,20 @@ def _env_options(parser: argparse.ArgumentParser, required: bool = True) -> None
     )
     parser.add_argument("--env-kwargs", type=_json_object, metavar="JSON", help="""of gymnasium.make: '{"g": 5}'""")
     parser.add_argument("--horizon", type=_count, help="put FixedHorizon around the env: episodes of this length")
+    parser.add_argument("--fast-mujoco", action="store_true", help="draw a MuJoCo env with FastMuJoCoRender")
     parser.add_argument("--seed", type=_seed, default=0, help="default: %(default)s")
 
 
 def _reward_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    parser.add_argument("--goal", nargs="+", required=required, help="sentences: what the picture shows in the end")
-    parser.add_argument("--baseline", nargs="+", help="sentences: what it shows anyway")
+    parser.add_argument("--goal", **_SEVERAL, required=required, help="sentences: what the picture shows in the end")
+    parser.add_argument("--baseline", **_SEVERAL, help="sentences: what it shows anyway")
     _encoder_options(parser)
 
 
 def _encoder_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--encoder", default="embedded", help='"embedded", ViT-B/32, open_clip:NAME/TAG, or a path')
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps")
-    parser.add_argument("--dtype", default="auto", help="of the image tower: float32, bfloat16, float16")
+    parser.add_argument("--encoder", help='"embedded" (the default), ViT-B/32, open_clip:NAME/TAG, or a path')
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: auto")
+    parser.add_argument("--dtype", help="of the image tower: float32, bfloat16, float16; default: auto")
     parser.add_argument("--resize-mode", choices=["squash", "crop", "pad"], help="default: the encoder's own")
 
 

@@ -1,13 +1,16 @@
 """The doctor's single checks: from frames, sentences and rewards to findings, each with its remedy."""
 
 import json
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
+
+from vlmrm_wrap.protocols import unknown_words
+from vlmrm_wrap.wrappers.mujoco import FastMuJoCoRender
 
 if TYPE_CHECKING:
     from vlmrm_wrap.encoders import Encoder
@@ -22,6 +25,7 @@ __all__ = [
     "check_renderer",
     "check_spread",
     "gl_renderer",
+    "is_fast",
 ]
 
 Frames = NDArray[np.uint8]
@@ -29,6 +33,7 @@ Severity = Literal["ok", "warning", "error"]
 
 _DARK = 8  # of 255: what a frame without light has at most
 _SEEN = 16  # of 255: what a pixel changes by, at least, where CLIP could see it
+_TRACE = 3  # of 255: what noise changes a pixel by, at least; a light that flickers may stay below
 _FEW_PIXELS = 1e-3  # of what CLIP sees: 4 pixels of 64 x 64, 50 of 224 x 224
 _ALIKE = 0.99  # cosine of goal and baseline: between paraphrases
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast", "swiftshader", "software", "gdi generic")
@@ -51,24 +56,58 @@ class Finding:
         return f"{line}\n{'':<21} -> {self.remedy}" if self.remedy else line
 
 
-def check_motion(frames: Frames, shown: Frames) -> Finding:
-    """Whether the frames of random steps, ``(n, height, width, 3)``, and what CLIP sees of them, show anything."""
+def check_motion(
+    frames: Frames,
+    shown: Frames,
+    same: Frames | None = None,
+    placed: tuple[Frames, Frames] | None = None,
+    far_apart: bool = False,
+) -> Finding:
+    """Whether the frames of random steps, ``(n, height, width, 3)``, and what CLIP sees of them, show the env's state.
+
+    What CLIP sees is ``shown (n, side, side, 3)`` of ``frames``, and ``same (k, side, side, 3)`` of renders of one of
+    their states: what differs between those is noise, and does not count. ``placed``: likewise, of states that were
+    set, and of renders of one of them; ``far_apart``: whether those states should look different.
+    """
     n, height, width = frames.shape[:3]
-    size, side = f"{n} frames of {width} x {height}", shown.shape[1]
+    size, pixels = f"{n} frames of {width} x {height}", f"{shown.shape[1]} x {shown.shape[1]} pixels"
     if frames.max() <= _DARK:
         mend = "check the camera and the light, or this machine's OpenGL (MUJOCO_GL=egl)"
         return Finding("error", "frames", f"{size} are black", mend)
     if all(np.ptp(frame.reshape(-1, 3), axis=0).max() == 0 for frame in frames):
         mend = "turn the camera to the scene, or draw something in render()"
         return Finding("error", "frames", f"{size} are of one colour each", mend)
-    if n > 1 and (frames == frames[0]).all():
+    if (frames == frames[0]).all():
         message = f"{size} over random steps are the same to the bit: the camera does not see what the actions move"
         return Finding("error", "frames", message, "turn the camera to it, or let render() draw the present state")
-    moved = float((np.ptp(shown, axis=0).max(axis=-1) >= _SEEN).mean())
-    if n > 1 and moved < _FEW_PIXELS:
-        message = f"what CLIP sees hardly changes over random steps: {moved:.2%} of its {side} x {side} pixels"
+    moved = _changed(shown, same)
+    mend = "turn the camera to what matters, and bring it nearer"
+    if placed is not None:
+        seen = _changed(*placed)
+        if seen < _FEW_PIXELS and (far_apart or moved >= _FEW_PIXELS):
+            message = (
+                f"the camera does not see the env's state: {seen:.2%} of the {pixels} that CLIP sees differ between "
+                f"states that were set, and the {moved:.1%} that change over random steps are something else"
+            )
+            return Finding("error", "frames", message, mend)
+    elif moved == 0:
+        message = f"of the {pixels} that CLIP sees none changes over random steps, noise aside"
+        return Finding("error", "frames", message, mend)
+    if moved < _FEW_PIXELS:
+        message = f"what CLIP sees hardly changes over random steps: {moved:.2%} of its {pixels}"
         return Finding("warning", "frames", message, "bring the camera nearer, or crop render() to what matters")
     return Finding("ok", "frames", f"{size}; over random steps {moved:.1%} of what CLIP sees changes")
+
+
+def _changed(shown: Frames, same: Frames | None) -> float:
+    """The share of pixels that differ visibly between ``shown``, and not by more than a trace between the ``same``."""
+    changed = _differ(shown, _SEEN) if same is None else _differ(shown, _SEEN) & ~_differ(same, _TRACE)
+    return float(changed.mean())
+
+
+def _differ(frames: Frames, least: int) -> NDArray[np.bool_]:
+    differ: NDArray[np.bool_] = np.ptp(frames, axis=0).max(axis=-1) >= least
+    return differ
 
 
 def check_crop(frames: Frames, resize_mode: str) -> Finding:
@@ -80,7 +119,7 @@ def check_crop(frames: Frames, resize_mode: str) -> Finding:
     top, left = (height - side) // 2, (width - side) // 2
     inside = np.zeros((height, width), np.bool_)
     inside[top : top + side, left : left + side] = True
-    moving = np.ptp(frames, axis=0).max(axis=-1) >= _SEEN
+    moving = _differ(frames, _SEEN)
     colours = frames[0].reshape(-1, 3).astype(np.int32) @ np.array([65536, 256, 1])
     values, counts = np.unique(colours, return_counts=True)
     drawn = (colours != values[counts.argmax()]).reshape(height, width)  # all that is not of the commonest colour
@@ -103,10 +142,8 @@ def check_prompts(encoder: "Encoder", goal: Sequence[str], baseline: Sequence[st
         try:
             embeddings[text] = encoder.encode_text([text]).double().cpu().numpy()[0]
         except ValueError as error:
-            message = str(error).replace(repr(text), repr(textwrap.shorten(text, 60)))
-            findings.append(Finding("error", "prompts", message, "shorten it: say what the picture shows, no more"))
-        unknown: list[str] = getattr(encoder, "unknown_words", lambda text: [])(text)
-        if unknown:
+            findings.append(Finding("error", "prompts", str(error), "shorten it: say what the picture shows, no more"))
+        if unknown := unknown_words(encoder, [text]):
             findings.append(
                 Finding(
                     "warning",
@@ -157,32 +194,51 @@ def check_spread(rewards: NDArray[Any], batch_noise: float, dtype_noise: float |
     return Finding("ok", "reward", message)
 
 
-def check_ends(steps: int, terminations: int, mean_reward: float, place: str | None = None) -> Finding:
+def check_ends(steps: int, terminations: int, mean_reward: float | None, place: str | None = None) -> Finding:
     """Whether ending an episode, or not ending it, pays whatever the words say.
 
-    ``terminations``: episodes that terminated in random ``steps``. ``place``: a state that terminates, if one is known.
+    ``terminations``: episodes that terminated in random ``steps``. ``mean_reward``: None where it is not known.
+    ``place``: a state that terminates, if one is known.
     """
     seen = f"{terminations or 'no'} episode{'s' * (terminations > 1)} terminated in {steps} random steps"
     if not terminations and place is None:
         return Finding("ok", "ends", seen)
-    what = "to survive" if mean_reward > 0 else "to end early"
     where = "" if terminations else f", but the env does terminate ({place})"
+    if mean_reward is None:
+        what = ": to survive, or with negative rewards to end early,"
+    else:
+        what = f", and the mean reward is {mean_reward:.2f}: {'to survive' if mean_reward > 0 else 'to end early'}"
     return Finding(
         "error",
         "ends",
-        f"{seen}{where}, and the mean reward is {mean_reward:.2f}: {what} pays, whatever the words say",
+        f"{seen}{where}{what} pays, whatever the words say",
         "episodes of one length: FixedHorizon(env, 200), make_vec_env(..., fixed_horizon=200), --horizon 200 here",
     )
 
 
-def check_renderer(name: str | None) -> Finding:
-    """The name that OpenGL gives the renderer of a MuJoCo env; None where none was found out."""
+def check_renderer(name: str | None, fast: bool = False) -> Finding:
+    """The name that OpenGL gives the renderer of a MuJoCo env; None where none was found out.
+
+    ``fast``: whether FastMuJoCoRender is around the env.
+    """
     if name is None:
         return Finding("ok", "renderer", "not MuJoCo: no OpenGL renderer to look at")
     if not any(word in name.lower() for word in _SOFTWARE):
         return Finding("ok", "renderer", f"OpenGL draws with {name}")
-    mend = "FastMuJoCoRender draws several times as fast, slightly differently; with a GPU, install its EGL driver"
-    return Finding("warning", "renderer", f"OpenGL draws in software, with {name}", f"{mend} and set MUJOCO_GL=egl")
+    message = f"OpenGL draws in software, with {name}"
+    if fast:
+        return Finding("ok", "renderer", f"{message}, and FastMuJoCoRender leaves out what takes longest")
+    mend = (
+        "FastMuJoCoRender (--fast-mujoco here) draws several times as fast, slightly differently; with a GPU, install"
+    )
+    return Finding("warning", "renderer", message, f"{mend} its EGL driver and set MUJOCO_GL=egl")
+
+
+def is_fast(env: Any) -> bool:
+    """Whether FastMuJoCoRender is around ``env``."""
+    while isinstance(env, gym.Wrapper) and not isinstance(env, FastMuJoCoRender):
+        env = env.env
+    return isinstance(env, FastMuJoCoRender)
 
 
 def gl_renderer(env: Any) -> str | None:

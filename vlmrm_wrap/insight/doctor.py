@@ -22,10 +22,12 @@ from vlmrm_wrap.insight.checks import (
     check_renderer,
     check_spread,
     gl_renderer,
+    is_fast,
 )
 from vlmrm_wrap.insight.pictures import beside
 from vlmrm_wrap.insight.policies import random_policy
-from vlmrm_wrap.insight.visits import terminal_state
+from vlmrm_wrap.insight.states import EnvStates, env_states
+from vlmrm_wrap.insight.visits import frames_of_states, terminal_state, walk
 from vlmrm_wrap.protocols import UnknownPromptWarning
 from vlmrm_wrap.rendering import FrameRenderer, check_renders
 
@@ -37,6 +39,8 @@ __all__ = ["Diagnosis", "doctor"]
 Frames = NDArray[np.uint8]
 
 _FRAMES = 32  # looked at, spread evenly over the random steps
+_PLACED = 8  # of their states, at most, are set again
+_SAME = 6  # renders of one state, which show the noise
 _BATCH = 8  # envs of the training whose speed is estimated
 _REPEATS, _SECONDS = 5, 2.0  # of each timing: so often, or so long
 
@@ -94,83 +98,122 @@ def doctor(
     from vlmrm_wrap.reward_model import CLIPRewardModel
 
     check_renders(env, "doctor")
+    if steps < 2:
+        raise ValueError(f"steps is {steps}; required: at least 2, for the doctor compares frames")
     goal, baseline = (_listed(prompts) for prompts in (goal_prompts, baseline_prompts))
     if not goal or not all(text.strip() for text in [*goal, *baseline]):
         raise ValueError(f"the prompts are {goal} and {baseline}; required: a goal at least, and none empty")
     clip = load_encoder(encoder, device, dtype)
-    diagnosis = Diagnosis()
+    seen = _random_steps(env, steps, seed)
+    diagnosis = Diagnosis(times=seen.times)
     found = diagnosis.findings
-    frames, terminations = _random_steps(env, steps, seed, diagnosis)
     found += check_prompts(clip, goal, baseline, alpha)
     found += check_env_is_known(clip, env)
-    # without a cache, which would time itself, and give one frame's bits in every batch size
-    scored = all(finding.about != "prompts" or finding.severity != "error" for finding in found)
+    scored = not _wrong(found, "prompts")
+    settings: dict[str, Any] = {"goal_prompts": goal, "baseline_prompts": baseline or None, "alpha": alpha}
+    if not scored:  # what CLIP sees can be shown all the same
+        settings = {"goal_prompts": "a", "alpha": 0.0}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnknownPromptWarning)  # it is a finding already
-        if scored:
-            both: dict[str, Any] = {"goal_prompts": goal, "baseline_prompts": baseline or None, "alpha": alpha}
-            model = CLIPRewardModel(clip, **both, resize_mode=resize_mode, cache=False)
-        else:  # what CLIP sees can be shown all the same
-            model = CLIPRewardModel(clip, goal_prompts="a", alpha=0.0, resize_mode=resize_mode, cache=False)
-    if not len(frames):
-        return diagnosis
-    shown = model.preview(frames)
-    diagnosis.picture = beside(
-        frames[-1], shown[-1], ("the env's frame", f"what CLIP sees: {shown.shape[1]} x {shown.shape[2]}")
-    )
-    motion = check_motion(frames, shown)
-    found += [motion, check_crop(frames, resize_mode or clip.resize_mode), check_renderer(gl_renderer(env))]
-    _time_encoding(model, frames, diagnosis)
-    if scored and motion.severity != "error":
-        found.append(_check_reward(model, frames))
-    if scored:
-        place = None if terminations else terminal_state(env, seed)
-        found.append(check_ends(steps, terminations, float(model(frames).mean()), place))
+        # without a cache, which would time itself, and give one frame's bits in every batch size
+        model = CLIPRewardModel(clip, **settings, resize_mode=resize_mode, cache=False)
+    if seen.refused is None:
+        shown = model.preview(seen.frames)
+        captions = ("the env's frame", f"what CLIP sees: {shown.shape[1]} x {shown.shape[2]}")
+        diagnosis.picture = beside(seen.frames[-1], shown[-1], captions)
+        found.append(_check_view(env, model, seen, shown, seed))
+        found.append(check_crop(seen.frames, resize_mode or clip.resize_mode))
+        _time_encoding(model, seen.frames, diagnosis)
+    else:
+        found.append(Finding("error", "frames", seen.refused, "mend render(), or wrap the env"))
+    found.append(check_renderer(gl_renderer(env), is_fast(env)))
+    if scored and not _wrong(found, "frames"):
+        found.append(_check_reward(model, seen.frames))
+    mean_reward = float(model(seen.frames).mean()) if scored and seen.refused is None else None
+    place = None if seen.terminations else terminal_state(env, seed)
+    found.append(check_ends(steps, seen.terminations, mean_reward, place))
     return diagnosis
+
+
+def _wrong(findings: list[Finding], about: str) -> bool:
+    return any(finding.about == about and finding.severity == "error" for finding in findings)
 
 
 def _listed(prompts: str | Sequence[str] | None) -> list[str]:
     return [] if prompts is None else [prompts] if isinstance(prompts, str) else list(prompts)
 
 
-def _random_steps(env: gym.Env[Any, Any], steps: int, seed: int, diagnosis: Diagnosis) -> tuple[Frames, int]:
-    """Frames of some of the steps, and how many episodes terminated; times of step, render and transport."""
-    act, renderer = random_policy(env, seed), FrameRenderer(env)
+@dataclass
+class _Seen:
+    """Of random steps. ``frames`` and ``states`` of some of them; ``same``: of the last one, drawn again and again.
+
+    ``refused``: what is wrong with the frames, and then there are none. ``space``: None where no state is known.
+    """
+
+    frames: Frames
+    same: Frames
+    states: list[NDArray[np.float64]]
+    space: EnvStates | None
+    terminations: int
+    times: dict[str, float]
+    refused: str | None
+
+
+def _random_steps(env: gym.Env[Any, Any], steps: int, seed: int) -> _Seen:
+    """Milliseconds of step, render and transport are in ``times``."""
+    renderer = FrameRenderer(env)
+    chosen = set(np.linspace(0, steps - 1, min(_FRAMES, steps)).round().astype(int).tolist())
+    way = walk(env, random_policy(env, seed), steps, seed)
     frames: list[Frames] = []
-    stepping, rendering = [], []
-    terminations, over = 0, True
-    every = -(-steps // _FRAMES)
-    for step in range(steps):
-        if over:
-            obs, _ = env.reset(seed=seed if step == 0 else None)
+    states: list[NDArray[np.float64]] = []
+    stepping: list[float] = []
+    rendering: list[float] = []
+    terminations, space, refused = 0, None, None
+    for index in range(steps):
         start = time.perf_counter()
-        obs, _, terminated, truncated, _ = env.step(act(obs))
+        terminations += next(way).terminated
         stepping.append(time.perf_counter() - start)
-        terminations, over = terminations + bool(terminated), bool(terminated or truncated)
-        if step % every:
+        if index not in chosen or refused is not None:
             continue
         start = time.perf_counter()
-        unchecked = renderer.render()
-        try:
-            frame = renderer.checked(unchecked)
-        except (TypeError, ValueError) as error:
-            diagnosis.findings.append(Finding("error", "frames", str(error), "mend render(), or wrap the env"))
-            return np.zeros((0, 1, 1, 3), np.uint8), terminations
+        unchecked = renderer.render()  # an exception of the env's own goes its own way
         rendering.append(time.perf_counter() - start)
-        frames.append(frame.copy())
-    shared = SharedFrames(1, frames[0].shape, across_processes=True)
+        try:
+            frames.append(renderer.checked(unchecked).copy())
+        except (TypeError, ValueError) as error:
+            refused = str(error)
+            continue
+        space = space or env_states(env)
+        states += [] if space is None else [space.read()]
+    times = {"step": 1000 * float(np.median(stepping))}
+    if refused is not None:
+        nothing = np.zeros((0, 1, 1, 3), np.uint8)
+        return _Seen(nothing, nothing, states, space, terminations, times, refused)
+    # the first renders open a window or a context, and try out a faster screen
+    times["render"] = 1000 * float(np.median(rendering[min(4, len(rendering) - 1) :]))
+    times["transport"] = _transport_ms(frames[-1])
+    same = np.stack([frames[-1], *(renderer().copy() for _ in range(_SAME - 1))])
+    return _Seen(np.stack(frames), same, states, space, terminations, times, None)
+
+
+def _transport_ms(frame: Frames) -> float:
+    shared = SharedFrames(1, frame.shape, across_processes=True)
     try:
-        transport = _median_ms(lambda: np.copyto(shared.frames[0], frames[-1]))
+        return _median_ms(lambda: np.copyto(shared.frames[0], frame))
     finally:
         shared.unlink()
-    # the first renders open a window or a context, and try out a faster screen
-    late = rendering[min(4, len(rendering) - 1) :]
-    diagnosis.times = {
-        "step": 1000 * float(np.median(stepping)),
-        "render": 1000 * float(np.median(late)),
-        "transport": transport,
-    }
-    return np.stack(frames), terminations
+
+
+def _check_view(env: gym.Env[Any, Any], model: "CLIPRewardModel", seen: _Seen, shown: Frames, seed: int) -> Finding:
+    """Whether the camera sees the env's state: over the random steps, and where states can be set, by that."""
+    same, placed, far_apart = model.preview(seen.same), None, False
+    if seen.space is not None:
+        far_apart = len(seen.space.far_apart) > 0
+        states = seen.space.far_apart if far_apart else np.stack(seen.states[:: -(-len(seen.states) // _PLACED)])
+        frames = frames_of_states(env, seen.space, np.concatenate([states, *[states[:1]] * _SAME]), seed)
+        if frames is not None:
+            placed = model.preview(frames[: len(states)]), model.preview(frames[len(states) :])
+    return check_motion(seen.frames, shown, same, placed, far_apart)
 
 
 def _check_reward(model: "CLIPRewardModel", frames: Frames) -> Finding:

@@ -4,7 +4,7 @@ Each frame is encoded once; its two similarities give the reward for every alpha
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmrm_wrap.insight.checks import check_env_is_known
-from vlmrm_wrap.insight.policies import random_policy
+from vlmrm_wrap.insight.policies import Act, random_policy
 from vlmrm_wrap.insight.states import EnvStates, Grid, env_states, parse_grid
-from vlmrm_wrap.insight.tables import prompts_of, rank_correlation, table, write_csv
+from vlmrm_wrap.insight.tables import prompts_of, rank_correlation, rounded, table, write_csv
 from vlmrm_wrap.insight.visits import Log, own_rewards, placed, played, score_frames_of
 from vlmrm_wrap.protocols import FrameScores
 from vlmrm_wrap.rendering import FrameRenderer, check_renders
@@ -37,7 +37,7 @@ class Landscape:
 
     ``states``: float64 ``(n, len(names))``, or None where nobody knows them. ``grid``: which of them were varied, or
     None for frames of a policy. ``correlations``: what R is compared with -> alpha -> Spearman's rank correlation,
-    NaN where the former is the same everywhere. ``starts``: where the episodes after the first begin.
+    NaN where the former is the same everywhere or not finite. ``starts``: where the episodes after the first begin.
     """
 
     title: str
@@ -102,7 +102,7 @@ class Landscape:
         elif self.grid is not None:
             name, axis = self.grid.names[0], self.grid.axes[0]
             chosen = np.linspace(0, len(axis) - 1, min(_SHOWN, len(axis))).round().astype(int)
-            pictures = [(f"{name} = {axis[index]:.2f}", self.thumbnails[index]) for index in chosen]
+            pictures = [(f"{name} = {rounded(axis[index], 2)}", self.thumbnails[index]) for index in chosen]
             save_curves(path, self.title, name, axis, curves, pictures, [float(axis[index]) for index in chosen])
         else:
             steps = np.arange(len(self.env_rewards))
@@ -115,7 +115,7 @@ class Landscape:
         chosen = {"lowest": order[0], "median": order[len(order) // 2], "highest": order[-1]}
         return [
             (
-                f"{which} R at alpha {alpha:g}: {self.rewards[alpha][index]:.3f}{self._place(index)}",
+                f"{which} R at alpha {alpha:g}: {rounded(self.rewards[alpha][index], 3)}{self._place(index)}",
                 self.thumbnails[index],
             )
             for which, index in chosen.items()
@@ -124,8 +124,8 @@ class Landscape:
     def _place(self, index: int) -> str:
         if self.grid is None or self.states is None:
             return f"\nstep {index}"
-        where = ", ".join(f"{name} {self.states[index, self.names.index(name)]:.2f}" for name in self.grid.names)
-        return f"\n{where}"
+        values = {name: self.states[index, self.names.index(name)] for name in self.grid.names}
+        return "\n" + ", ".join(f"{name} {rounded(value, 2)}" for name, value in values.items())
 
 
 def landscape(
@@ -134,7 +134,7 @@ def landscape(
     *,
     alphas: Sequence[float] = (0.0, 0.5, 1.0),
     states: Sequence[str] = (),
-    policy: Callable[[Any], Any] | None = None,
+    policy: Act | None = None,
     steps: int = 200,
     against: Sequence[str] = (),
     seed: int = 0,
@@ -150,7 +150,7 @@ def landscape(
     Leaves ``env`` open. ValueError for an unknown variable, an env whose state can't be set, a wrong alpha.
     """
     check_renders(env, "landscape")
-    obs, _ = env.reset(seed=seed)
+    env.reset(seed=seed)
     space = env_states(env)
     wanted = tuple(states) or (space.default_sweep if space is not None and policy is None else ())
     if states and policy is not None:
@@ -171,15 +171,16 @@ def landscape(
         scores, thumbnails = score_frames_of(model, placed(renderer, space, grid.states))
         visited, env_rewards = grid.states, own_rewards(env, space, grid.states)
     else:
-        title = f"{'random' if policy is None else 'given'} policy"
-        log = Log()
-        scores, thumbnails = score_frames_of(
-            model, played(env, renderer, policy or random_policy(env, seed), obs, steps, space, log)
-        )
+        act, log = policy or random_policy(env, seed), Log()
+        title = getattr(act, "name", "given policy")
+        scores, thumbnails = score_frames_of(model, played(env, renderer, act, steps, seed, space, log))
         visited, env_rewards, starts = np.array(log.states), np.array(log.rewards, np.float64), tuple(log.starts)
     rewards = {float(alpha): model.rewards_at(alpha, scores) for alpha in alphas}
     known = visited if space is not None else None
     spec = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+    notes = [finding.message for finding in check_env_is_known(model.encoder, env)]
+    if unpaid := int((~np.isfinite(env_rewards)).sum()):
+        notes.append(f"{spec} itself pays NaN or infinity at {unpaid} of these {len(env_rewards)} frames")
     return Landscape(
         title=f"{spec}, {title}\n{prompts_of(model.recipe or {})}",
         rewards=rewards,
@@ -191,7 +192,7 @@ def landscape(
         correlations=_correlations(rewards, env_rewards, known, space, against),
         thumbnails=tuple(thumbnails),
         starts=starts,
-        notes=tuple(finding.message for finding in check_env_is_known(model.encoder, env)),
+        notes=tuple(notes),
     )
 
 

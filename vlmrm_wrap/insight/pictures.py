@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["beside", "draw_reward"]
+from vlmrm_wrap.insight.tables import rounded
+
+__all__ = ["Picture", "beside", "draw_reward"]
 
 Picture = NDArray[np.uint8]
 
@@ -58,8 +60,8 @@ def draw_reward(picture: Picture, rewards: Sequence[float], text: str) -> Pictur
     low = min(rewards)
     high = max(max(rewards), low + _SMALLEST_RANGE)
     small = ImageFont.load_default(10)
-    draw.text((4, top - 5), f"{high:.3f}", fill="grey", font=small)
-    draw.text((4, bottom - 8), f"{low:.3f}", fill="grey", font=small)
+    draw.text((4, top - 5), rounded(high, 3), fill="grey", font=small)
+    draw.text((4, bottom - 8), rounded(low, 3), fill="grey", font=small)
     across, up = (right - left - 4) / max(len(rewards) - 1, _FEW_STEPS), (bottom - top - 6) / (high - low)
     points = [(left + across * i, bottom - 3 - up * (reward - low)) for i, reward in enumerate(rewards)]
     draw.line(points, fill="royalblue", width=2)

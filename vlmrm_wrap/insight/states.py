@@ -6,7 +6,7 @@ Three kinds of env let their state be set: Gymnasium's classic control, whose va
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium as gym
@@ -54,7 +54,8 @@ class EnvStates:
 
     ``names``: of each variable; a number where it has no name. ``default_sweep``: what :func:`parse_grid` takes,
     empty for an env that nothing is known of. ``measures``: what a goal of the env usually is about, computed from
-    states ``(n, len(names))``.
+    states ``(n, len(names))``. ``far_apart``: states ``(k, len(names))`` whose frames differ, if the camera sees the
+    object; none for an env that nothing is known of.
     """
 
     names: tuple[str, ...]
@@ -62,6 +63,7 @@ class EnvStates:
     place: Callable[[States], None]
     default_sweep: tuple[str, ...] = ()
     measures: Mapping[str, Callable[[States], States]] = field(default_factory=dict)
+    far_apart: States = field(default_factory=lambda: np.zeros((0, 0)))
 
     def index(self, name: str) -> int:
         """The column of a variable, by name or index; ValueError that lists what there is."""
@@ -104,20 +106,27 @@ def env_states(env: gym.Env[Any, Any]) -> EnvStates | None:
     known = next((_CLASSIC[name] for name in classes if name in _CLASSIC), None)
     if known is None or len(known.names) != len(values):
         return EnvStates(tuple(map(str, range(len(values)))), read, place)
-    return EnvStates(known.names, read, place, known.sweep, known.measures)
+    bare = EnvStates(known.names, read, place, known.sweep, known.measures)
+    return replace(bare, far_apart=parse_grid([f"{sweep}:3" for sweep in known.sweep], bare).states)
 
 
 def _of_mujoco(inner: Any) -> EnvStates:
     """Positions (qpos), at rest: velocities are in no picture."""
     model = inner.model
     names = [str(index) for index in range(model.nq)]
+    far_apart = np.tile(np.array(inner.data.qpos, np.float64), (3, 1))
     for joint in range(model.njnt):
-        if model.jnt_type[joint] in _SCALAR_JOINTS and model.joint(joint).name:
-            names[model.jnt_qposadr[joint]] = model.joint(joint).name
+        place = model.jnt_qposadr[joint]
+        if model.jnt_type[joint] not in _SCALAR_JOINTS:
+            continue
+        names[place] = model.joint(joint).name or names[place]
+        low, high = model.jnt_range[joint] if model.jnt_limited[joint] else far_apart[0, place] + np.array([-1.0, 1.0])
+        far_apart[1:, place] = low + (high - low) * np.array([0.25, 0.75])
     return EnvStates(
         tuple(names),
         lambda: np.array(inner.data.qpos, np.float64),
         lambda new: inner.set_state(np.asarray(new, np.float64), np.zeros_like(inner.data.qvel)),
+        far_apart=far_apart if (far_apart != far_apart[0]).any() else far_apart[:0],
     )
 
 
@@ -139,6 +148,7 @@ def parse_grid(texts: Sequence[str], space: EnvStates) -> Grid:
     COUNT is 61 for one variable that varies and 25 for each of two. ValueError for anything else.
     """
     swept: dict[int, tuple[str, list[str]]] = {}
+    given_as: dict[int, str] = {}
     start = space.read()
     for text in texts:
         name, _, given = text.partition("=")
@@ -146,6 +156,9 @@ def parse_grid(texts: Sequence[str], space: EnvStates) -> Grid:
         if len(parts) > 3 or not given or (len(parts) == 3 and not (parts[2].isdecimal() and int(parts[2]) > 1)):
             raise ValueError(f"a state is NAME=LOW:HIGH, NAME=LOW:HIGH:COUNT or NAME=VALUE, got {text!r}")
         index = space.index(name)
+        if index in given_as:
+            raise ValueError(f"{given_as[index]!r} and {text!r} are of one state variable; required: each once")
+        given_as[index] = text
         start[index] = _number(parts[0], name)
         if len(parts) > 1:
             swept[index] = (name, parts)

@@ -85,10 +85,9 @@ def check_motion(
     if placed is not None:
         seen = _changed(*placed)
         if seen < _FEW_PIXELS and (far_apart or moved >= _FEW_PIXELS):
-            message = (
-                f"the camera does not see the env's state: {seen:.2%} of the {pixels} that CLIP sees differ between "
-                f"states that were set, and the {moved:.1%} that change over random steps are something else"
-            )
+            message = f"the camera does not see the env's state: {seen:.2%} of the {pixels} that CLIP sees differ "
+            message += f"between states that were set, {moved:.2%} over random steps"
+            message += ", which must be something else" if moved >= _FEW_PIXELS else ""
             return Finding("error", "frames", message, mend)
     elif moved == 0:
         message = f"of the {pixels} that CLIP sees none changes over random steps, noise aside"

@@ -56,18 +56,18 @@ class SavedPolicy:
 
         ValueError for an env of other observations or actions; a warning if they have other bounds.
         """
-        if RunFolder.is_at(self._path.parent) and RunFolder.read(self._path.parent).rescale_obs:
-            env = rescaled(env)
-        for what, known, given in (
-            ("observations", self._algo.observation_space, env.observation_space),
+        known, given = self._algo.observation_space, env.observation_space
+        for what, ours, theirs in (
+            ("observations", known, given),
             ("actions", self._algo.action_space, env.action_space),
         ):
-            if not _alike(known, given):
+            if not _alike(ours, theirs):
                 raise ValueError(
-                    f"{self._path} was trained with the {what} {known}, and {env} has {given}; required: the env that "
+                    f"{self._path} was trained with the {what} {ours}, and {env} has {theirs}; required: the env that "
                     "it was trained in, or one with the same observations and actions"
                 )
-        known, given = self._algo.observation_space, env.observation_space
+        if RunFolder.is_at(self._path.parent) and RunFolder.read(self._path.parent).rescale_obs:
+            return rescaled(env)
         if self._stats is None and known.shape == given.shape and known != given:
             warnings.warn(
                 f"{self._path} was trained with the observations {known}, and {env} has {given}. If they were "

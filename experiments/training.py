@@ -41,6 +41,7 @@ from resume import Resume, State, read_state, write_files
 from runs import StopRequest, evaluate, load_actor, new_run_folder, save_policy, true_return, user_errors
 from settings import RunConfig, flat, instantiate, make_parser
 from vlmrm_wrap import RewardModel, StandardizedReward
+from vlmrm_wrap.insight.sweep import SCORES
 from vlmrm_wrap.sb3 import CLIPRewardLogger, RewardAlignment
 from watch import TrainingWatch
 
@@ -137,7 +138,7 @@ def _report(config: RunConfig, algo: BaseAlgorithm, reward_model: RewardModel, f
     if config.evaluation.video:
         try:
             filmed = record_video(act, config.env, config.evaluation, reward_model, folder / "video.mp4")
-            filmed.save(folder / "scores.npz")
+            filmed.save(folder / SCORES)
         except Exception as error:  # the film is the one thing here that a run can do without
             print(f"no video: {type(error).__name__}: {error}", file=sys.stderr)
     (folder / "evaluation.json").write_text(json.dumps(result, indent=2))

@@ -6,7 +6,7 @@ Stable-Baselines3.
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -29,11 +29,13 @@ from vlmrm_wrap import (
     RewardModel,
     ScaledReward,
     SoftmaxReward,
+    Standardize,
     WeightedGoals,
     transform_reward,
 )
 from vlmrm_wrap.insight.policies import rescaled
 from vlmrm_wrap.sb3 import CLIPRewardVecEnv, DeferredVecNormalize, make_vec_env
+from vlmrm_wrap.wrappers.transform import Transform
 
 
 class ConstantReward:
@@ -73,7 +75,7 @@ class ControlVecEnv(VecEnvWrapper):
 
 
 def make_reward_model(config: RewardConfig) -> RewardModel:
-    """What a frame is worth: all but ``standardize``, which depends on the frames before."""
+    """What a frame is worth, whatever came before: R of the env's infos, of the logs and of the film."""
     if config.control is not None:  # what the video draws
         return ConstantReward(config.constant or 0.0)
     model: RewardModel = CLIPRewardModel.from_pretrained(
@@ -102,10 +104,12 @@ def describe(config: RewardConfig, reward_model: RewardModel) -> dict[str, Any]:
     return {"recipe": reward_model.recipe, "constants": reward_model.constants}
 
 
-def reward_transforms(config: RewardConfig, gamma: float) -> list[Callable[[Any], np.ndarray]]:
+def reward_transforms(config: RewardConfig, gamma: float) -> list[Transform]:
     """What is made of the reward model's rewards, from inside; ``gamma``: the algorithm's."""
+    standardized = [Standardize()] if config.standardize else []
     shaped = [PotentialDifference(gamma)] if config.potential else []
-    return [*shaped, MixEnvReward(config.env_weight)] if config.env_weight else [*shaped]
+    mixed = [MixEnvReward(config.env_weight)] if config.env_weight else []
+    return [*standardized, *shaped, *mixed]
 
 
 class ResetOptions(gym.Wrapper):
@@ -129,12 +133,16 @@ def make_training_env(
     env: EnvConfig,
     reward: RewardConfig,
     reward_model: RewardModel,
+    transforms: Sequence[Transform],
     normalize: NormalizeConfig,
     *,
     seed: int,
     gamma: float,
 ) -> VecEnv:
-    """env, FixedHorizon, Snapshots, Monitor, FrameCapture | vector env | the reward | VecNormalize."""
+    """env, FixedHorizon, Snapshots, Monitor, FrameCapture | vector env | the reward | transforms of it | VecNormalize.
+
+    ``transforms``: from :func:`reward_transforms`; ``gamma``: VecNormalize's.
+    """
     if env.vec == "subproc":  # what is wrong with the env is said here; from a worker comes an EOFError
         make_test_env(env, render_mode="rgb_array").close()
     wrappers = [partial(ResetOptions, options=env.reset_options)] if env.reset_options else []
@@ -157,12 +165,14 @@ def make_training_env(
             if reward.control
             else CLIPRewardVecEnv(venv, reward_model, deferred=reward.deferred)
         )
-        for transform in reward_transforms(reward, gamma):
-            venv = transform_reward(venv, transform)
-        # One step now: a frame that can't be scored speaks up before the run has a folder.
+        # One step now: a frame that can't be scored speaks up before the run has a folder. No transform remembers it.
         venv.action_space.seed(seed)
         venv.reset()
-        venv.step(np.stack([venv.action_space.sample() for _ in range(env.n_envs)]))
+        _, rewards, _, _ = venv.step(np.stack([venv.action_space.sample() for _ in range(env.n_envs)]))
+        if reward.deferred:
+            rewards.numbers()  # scored now, not with the first frames of the training
+        for transform in transforms:
+            venv = transform_reward(venv, transform)
         if normalize.obs and not isinstance(venv.observation_space, gym.spaces.Box):
             raise ValueError(f"normalize.obs needs Box observations, not {venv.observation_space}")
         if normalize.obs or normalize.reward:

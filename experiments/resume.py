@@ -2,7 +2,8 @@
 
     of the algorithm   weights, optimisers, replay buffer, counters, latest observations, noise of gSDE
     of the env         statistics of VecNormalize, returns so far, the state of each sub-env (classic control only)
-    of the reward      the cache: which frames it knows decides which are encoded together, and so their last digits
+    of the reward      the cache: which frames it knows decides which are encoded together, and so their last digits;
+                       the statistics of reward.standardize
     of the run         windows of the callbacks, what is logged next, progress.csv, the best policy so far
     of the process     the random states of Python, NumPy, torch, and of the action space
 
@@ -36,7 +37,7 @@ from vlmrm_wrap import RewardModel
 
 State = dict[str, Any]
 
-_FILE, _MEMBER, _FORMAT = "resume.zip", "state.pickle", 2
+_FILE, _MEMBER, _FORMAT = "resume.zip", "state.pickle", 3
 _COUNTERS = ("num_timesteps", "_episode_num", "_n_updates", "_n_calls", "_current_progress_remaining")
 _LATEST = ("_last_obs", "_last_original_obs", "_last_episode_starts", "exploration_rate")
 _WINDOWS = ("ep_info_buffer", "ep_success_buffer")

@@ -84,13 +84,13 @@ class RewardConfig:
     shift: float = 0.0
     """What is added after scaling; it changes what surviving is worth where episodes end early."""
     standardize: bool = False
-    """Pay (R - mean) / std over all rewards so far (StandardizedReward), in place of scale and shift."""
+    """Pay (R - mean) / std over all rewards so far (Standardize), in place of scale and shift."""
     potential: bool = False
-    """Pay gamma R(s') - R(s), with the algorithm's gamma, after scale and shift: for coming closer, not for being
+    """Pay gamma R(s') - R(s), with the algorithm's gamma, after all of the above: for coming closer, not for being
     near."""
     env_weight: float = 0.0
-    """Add this much of the env's own reward, last of all. The film and vlmrm-wrap sweep show R, scaled and shifted:
-    without it, potential and standardize."""
+    """Add this much of the env's own reward, last of all. CLIP returns, which choose policy.zip, the film and
+    vlmrm-wrap sweep are of R, scaled and shifted: without it, potential and standardize."""
     render_every: PositiveInt = 1
     """Draw and score every k-th frame and pay for it until the next; also an episode's first and last step."""
     deferred: bool = False

@@ -34,13 +34,13 @@ from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, configure
 from stable_baselines3.common.vec_env import VecEnv
 
-from envs import describe, make_reward_model, make_training_env
+from envs import describe, make_reward_model, make_training_env, reward_transforms
 from presets import departures
 from report import plot_learning_curves, record_video
 from resume import Resume, State, read_state, write_files
 from runs import StopRequest, evaluate, load_actor, new_run_folder, save_policy, true_return, user_errors
 from settings import RunConfig, flat, instantiate, make_parser
-from vlmrm_wrap import RewardModel, StandardizedReward
+from vlmrm_wrap import RewardModel
 from vlmrm_wrap.insight.sweep import SCORES
 from vlmrm_wrap.sb3 import CLIPRewardLogger, RewardAlignment
 from watch import TrainingWatch
@@ -85,17 +85,17 @@ def train(script: Script) -> None:
     torch.set_num_threads(config.threads)
     _say_what_may_surprise(script, config)
     with user_errors():
-        shown = make_reward_model(config.reward)
-        reward_model = StandardizedReward(shown) if config.reward.standardize else shown
+        reward_model = make_reward_model(config.reward)
         gamma = script.settings(config).gamma
+        transforms = reward_transforms(config.reward, gamma)
         venv = make_training_env(
-            config.env, config.reward, reward_model, config.normalize, seed=config.seed, gamma=gamma
+            config.env, config.reward, reward_model, transforms, config.normalize, seed=config.seed, gamma=gamma
         )
         algo = script.make(config, venv)
         folder = folder or _new_folder(config)
     print(f"run folder: {folder}")
     (folder / "config.yaml").write_text(text)
-    (folder / "reward_model.json").write_text(json.dumps(describe(config.reward, shown), indent=2))
+    (folder / "reward_model.json").write_text(json.dumps(describe(config.reward, reward_model), indent=2))
     (folder / "evaluation.json").unlink(missing_ok=True)  # of a run that goes on after its end
 
     # SB3 averages the env's own return (rollout/ep_rew_mean), CLIPRewardLogger ours, and RewardAlignment compares them.
@@ -103,8 +103,8 @@ def train(script: Script) -> None:
     watch = TrainingWatch(folder / "policy.zip", config.window, config.total_steps, script.rollout_steps(config))
     alignment = [] if config.reward.control else [RewardAlignment()]
     callbacks = [CLIPRewardLogger(), *alignment, watch]
-    remembering = [*callbacks, reward_model] if reward_model is not shown else callbacks
-    resume = Resume(folder, text, config.save_every, stop, remembering, shown, state, config.seed)
+    remembering = [*callbacks, *transforms]
+    resume = Resume(folder, text, config.save_every, stop, remembering, reward_model, state, config.seed)
     try:
         with stop.during_training():
             if resume.saved < config.total_steps:
@@ -128,7 +128,7 @@ def train(script: Script) -> None:
     if stop.signum is not None:
         print(f"stopped after {algo.num_timesteps} steps, not evaluated; --resume {folder} goes on from {resume.saved}")
         sys.exit(128 + stop.signum)
-    _report(config, algo, shown, folder)
+    _report(config, algo, reward_model, folder)
 
 
 def _report(config: RunConfig, algo: BaseAlgorithm, reward_model: RewardModel, folder: Path) -> None:

@@ -86,8 +86,15 @@ REWARDS = np.float32(np.random.default_rng(1).normal(0.8, 0.05, 40))
 
 def test_standardised_rewards_are_measured_by_all_until_then():
     got = StandardizedReward(Scripted(REWARDS)).score(blank(40)).rewards
-    wanted = [0.0] + [(REWARDS[i] - REWARDS[: i + 1].mean()) / REWARDS[: i + 1].std() for i in range(1, 40)]
+    wanted = [0.0] + [(REWARDS[i] - REWARDS[: i + 1].mean()) / (REWARDS[: i + 1].std() + 1e-5) for i in range(1, 40)]
     np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
+def test_what_rounding_leaves_of_one_reward_is_no_spread():
+    noisy = np.float32(0.8) + np.float32(np.random.default_rng(0).uniform(-1e-7, 1e-7, 1000))
+    assert len(set(noisy.tolist())) > 2
+    paid = StandardizedReward(Scripted(noisy)).score(blank(1000)).rewards
+    assert np.abs(paid).max() < 0.02
 
 
 def test_standardised_rewards_do_not_depend_on_the_batches():
@@ -120,14 +127,72 @@ def test_statistics_stand_still_for_evaluation():
     model = StandardizedReward(Scripted([0.0, 1.0, 2.0, 2.0]))
     model.score(blank(2))
     model.training = False
-    assert model.score(blank(2)).rewards.tolist() == [3.0, 3.0]  # mean 0.5, std 0.5
+    assert model.score(blank(2)).rewards == pytest.approx(3.0, abs=1e-4)  # mean 0.5, std 0.5
     assert model.state_dict()["count"] == 2
 
 
-@pytest.mark.parametrize("state", [{}, {"count": 1, "mean": 0.0, "squares": math.nan}, {"count": 1, "mean": 0}])
+def test_an_option_outside_stops_and_starts_the_statistics_inside():
+    innermost = StandardizedReward(Scripted(REWARDS))
+    middle = StandardizedReward(ScaledReward(innermost))
+    outside = ScaledReward(middle)
+    assert outside.training
+    outside.training = False
+    assert [option.training for option in (outside, middle, innermost)] == [False] * 3
+    outside.score(blank(4))
+    assert middle.state_dict()["count"] == innermost.state_dict()["count"] == 0
+    outside.training = True
+    outside.score(blank(4))
+    assert middle.state_dict()["count"] == innermost.state_dict()["count"] == 4
+
+
+STATE = {"count": 3, "mean": 0.5, "squares": 0.1}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        None,
+        [3, 0.5, 0.1],
+        {"count": 1, "mean": 0},
+        STATE | {"squares": math.nan},
+        STATE | {"squares": -0.1},
+        STATE | {"squares": "0.1"},
+        STATE | {"mean": None},
+        STATE | {"mean": math.inf},
+        {"count": -1, "mean": 0.5, "squares": 0},
+        {"count": True, "mean": 0.5, "squares": 0},
+        STATE | {"count": 1.5},
+        STATE | {"count": "3"},
+        STATE | {"count": 0},
+        STATE | {"count": 1},
+        STATE | {"sum": 1.5},
+        STATE | {"model": {}},
+    ],
+)
 def test_another_state_is_refused(state):
-    with pytest.raises(ValueError, match="count, mean and squares"):
-        StandardizedReward(Scripted([])).load_state_dict(state)
+    model = StandardizedReward(Scripted([]))
+    model.load_state_dict(STATE)
+    with pytest.raises(ValueError, match=r"count, mean and squares|the state has one of the model inside"):
+        model.load_state_dict(state)
+    assert model.state_dict() == STATE
+
+
+def test_a_state_is_that_of_the_whole_nest(model, monkeypatch):
+    def nest():
+        return ScaledReward(StandardizedReward(ScaledReward(StandardizedReward(SoftmaxReward(model, ["a cart"])))))
+
+    option, other, fresh = nest(), nest(), nest()
+    option.score(FRAMES)
+    state = pickle.loads(pickle.dumps(option.state_dict()))
+    other.load_state_dict(state)
+    monkeypatch.setattr(model.encoder, "encode_image", None)  # nothing is encoded again
+    np.testing.assert_array_equal(scored(other), scored(option))
+    assert other.state_dict() == option.state_dict()
+    assert other.cache_info.hits == 5
+    fresh.load_state_dict({name: state[name] for name in STATE})  # the outer statistics alone
+    assert fresh.state_dict()["count"] == 5
+    assert fresh.model.model.state_dict()["count"] == 0
 
 
 # --- prompts -------------------------------------------------------------------------------------------------

@@ -30,7 +30,8 @@ TRAININGS = {
     "ppo": [
         *("--env.id", "MountainCarContinuous-v0", "--env.reset_options", "{low: -1.0, high: 0.0}"),
         *("--env.rescale_obs", "true", "--normalize.obs", "true", "--normalize.reward", "true"),
-        *("--reward.goal_prompts", "a car at the flag", "--reward.alpha", "0"),
+        *("--reward.goal_prompts", "a car at the flag", "--reward.alpha", "0", "--reward.deferred", "true"),
+        *("--reward.standardize", "true", "--reward.potential", "true", "--reward.env_weight", "0.1"),
         *("--ppo.use_sde", "true", "--ppo.decay", "true", *TINY_PPO),
     ],
     "dqn": [
@@ -173,6 +174,23 @@ def test_other_envs_begin_new_episodes_and_say_so(train, capsys: pytest.CaptureF
     assert "can't be restored: each copy begins a new episode" in printed.err
     assert printed.out.splitlines()[-1].startswith("true return: ")
     assert rows(folder)[-1]["time/total_timesteps"] == "128"
+
+
+def test_an_episode_that_a_stop_cut_short_counts_nowhere(train) -> None:
+    """Else returns of two episodes would be compared as one: an agent that was stopped often would seem to improve."""
+    arguments = ["--env.id", "FrozenLake-v1", "--reward.goal_prompts", "the elf at the goal", "--reward.alpha", "0"]
+    arguments += ["--reward.standardize", "true", *TINY_PPO, *SHORT, "--window", "16", "--name", "mine"]
+    with pytest.raises(Killed):
+        train("ppo", "parts", *arguments, "--save_every", "32", at=80, do=kill)  # saved 8 steps into an episode
+    folder = train("ppo", "parts", "--resume", "runs/mine")
+    _, alignment, watch, standardize = end_state(folder)["others"]
+    episodes = np.array(alignment["_episodes"])
+    assert len(episodes) == 8  # of 12 steps, 2 of the 64 steps each before the kill and 2 of those after
+    np.testing.assert_allclose(episodes[:, 0], list(watch["clip_returns"]))
+    assert 0 < episodes[:, 0].min() <= episodes[:, 0].max() < 12  # not standardised: sums of cosines
+    assert standardize["_count"] == 128
+    logged = [row["rollout/ep_clip_rew_mean"] for row in rows(folder)]
+    assert 0 < max(map(float, filter(None, logged))) < 12
 
 
 def test_a_finished_run_goes_on_with_more_steps(train) -> None:

@@ -11,7 +11,7 @@ import yaml
 pytest.importorskip("jsonargparse")
 from stable_baselines3.common.vec_env import VecEnvWrapper
 
-from vlmrm_wrap import CLIPRewardModel, RenderEvery, ScaledReward, SoftmaxReward, WeightedGoals
+from vlmrm_wrap import CLIPRewardModel, RenderEvery, ScaledReward, SoftmaxReward, Standardize, WeightedGoals
 from vlmrm_wrap.insight.recording import Recording
 from vlmrm_wrap.insight.sweep import sweep
 from vlmrm_wrap.insight.video import video
@@ -43,7 +43,8 @@ def rewards_of(scripts, steps: int = 12, deferred: bool = False, **options: obje
     env = settings.EnvConfig("CartPole-v1", n_envs=2, horizon=5)
     reward = settings.RewardConfig(**PROMPTS, device="cpu", deferred=deferred, **options)
     scorer = envs.make_reward_model(reward)
-    venv = envs.make_training_env(env, reward, scorer, settings.NormalizeConfig(), seed=3, gamma=GAMMA)
+    transforms = envs.reward_transforms(reward, GAMMA)
+    venv = envs.make_training_env(env, reward, scorer, transforms, settings.NormalizeConfig(), seed=3, gamma=GAMMA)
     try:
         venv.seed(7)
         venv.reset()
@@ -64,12 +65,23 @@ def test_what_is_set_is_paid(scripts, deferred: bool) -> None:
     np.testing.assert_allclose(all_at_once, GAMMA * scaled - before + 0.5, atol=1e-4)  # CartPole pays 1
 
 
+@pytest.mark.parametrize("deferred", [False, True])
+def test_standardised_first_then_shaped_then_mixed(scripts, deferred: bool) -> None:
+    plain, dones = rewards_of(scripts)
+    wanted = Standardize().standardized(plain.ravel()).reshape(plain.shape)
+    paid, _ = rewards_of(scripts, deferred=deferred, standardize=True)
+    np.testing.assert_allclose(paid, wanted, atol=1e-3)  # in deferred batches R differs by 1e-7, its spread is 1e-3
+    all_at_once, _ = rewards_of(scripts, deferred=deferred, standardize=True, potential=True, env_weight=0.5)
+    before = np.vstack([np.zeros((1, 2)), np.where(dones, 0, paid)[:-1]])
+    np.testing.assert_allclose(all_at_once, GAMMA * paid - before + 0.5, atol=1e-4)
+
+
 def test_frames_are_held(scripts) -> None:
     settings, envs = scripts
     reward = settings.RewardConfig(**PROMPTS, device="cpu", render_every=3)
     env = settings.EnvConfig("CartPole-v1", n_envs=1, horizon=5)
     venv = envs.make_training_env(
-        env, reward, envs.make_reward_model(reward), settings.NormalizeConfig(), seed=0, gamma=GAMMA
+        env, reward, envs.make_reward_model(reward), [], settings.NormalizeConfig(), seed=0, gamma=GAMMA
     )
     inner = venv
     while isinstance(inner, VecEnvWrapper):

@@ -265,6 +265,8 @@ def test_the_spec_makes_it_again(transform):
             "transform is 0.5",
         ),
         (lambda: MixEnvReward(np.nan), ValueError, "weights must be finite"),
+        (lambda: MixEnvReward(0, 0.0), ValueError, "both weights are 0"),
+        (lambda: Standardize().load_state_dict({"count": -1}), ValueError, "count, mean and squares"),
         (lambda: PotentialDifference(1.1), ValueError, "gamma is 1.1"),
     ],
 )
@@ -278,6 +280,35 @@ def test_a_transform_of_another_shape_is_refused():
     env.reset()
     with pytest.raises(ValueError, match=r"returned shape \(2,\); required: \(1,\)"):
         env.step(0)
+
+
+def logarithm(step):
+    with np.errstate(all="ignore"):
+        return np.log(step.env_rewards)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_transform_that_makes_no_number_is_named(bad):
+    env = transform_reward(CLIPRewardWrapper(PaintedEnv(), PaintedReward()), lambda step: bad + step.rewards)
+    env.reset()
+    with pytest.raises(ValueError, match=rf"the transform <function .*<lambda>.* made {bad} of the reward 101.0 and"):
+        env.step(0)
+    venv = CLIPRewardVecEnv(DummyVecEnv(ENV_FNS), PaintedReward())
+    venv = transform_reward(venv, lambda step: np.where(np.arange(3) == 1, bad, step.rewards))
+    venv.reset()
+    with pytest.raises(ValueError, match=rf"made {bad} .* and the env's own 101.0, in sub-env 1; required: finite"):
+        venv.step(np.zeros(3, int))
+
+
+def test_what_a_transform_makes_of_a_reset_step_is_not_asked():
+    """The env's own reward is 0 there, whose logarithm is infinite."""
+    envs = CLIPRewardVectorWrapper(SyncVectorEnv(ENV_FNS, autoreset_mode=AutoresetMode.NEXT_STEP), PaintedReward())
+    envs = transform_reward(envs, logarithm)
+    envs.reset()
+    resets = 0
+    for _ in range(STEPS):
+        resets += (~envs.step(np.zeros(3, int))[4]["_env_reward"]).sum()
+    assert resets > 3
 
 
 # --- deferred ------------------------------------------------------------------------------------------------

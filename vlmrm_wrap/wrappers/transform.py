@@ -53,6 +53,8 @@ class MixEnvReward:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.env_weight) and math.isfinite(self.clip_weight)):
             raise ValueError(f"weights must be finite, got {self}")
+        if self.env_weight == self.clip_weight == 0:
+            raise ValueError(f"both weights are 0, and so would be every reward: {self}; required: one of them is not")
 
     def __call__(self, step: Step) -> Floats:
         return self.clip_weight * step.rewards + self.env_weight * step.env_rewards
@@ -118,7 +120,8 @@ def transform_reward(env: Any, transform: Transform) -> Any:
 
     >>> env = transform_reward(CLIPRewardWrapper(env, model), MixEnvReward(env_weight=0.1))
 
-    TypeError for something that is no env, or no function; ValueError for an env without a CLIP reward inside.
+    TypeError for something that is no env, or no function; ValueError for an env without a CLIP reward inside and, in
+    a step, for a transform that returns another shape, or numbers that are not finite.
     """
     if isinstance(env, VectorEnv):
         return TransformedVectorReward(env, transform)
@@ -222,6 +225,12 @@ class Transformer:
         if transformed.shape != step.rewards.shape:
             raise ValueError(
                 f"the transform returned shape {transformed.shape}; required: {step.rewards.shape}, a reward an env"
+            )
+        if not np.isfinite(transformed[stepped]).all():
+            wrong = int(np.flatnonzero(stepped & ~np.isfinite(transformed))[0])
+            raise ValueError(
+                f"the transform {self._transform!r} made {transformed[wrong]} of the reward {step.rewards[wrong]} and "
+                f"the env's own {step.env_rewards[wrong]}, in sub-env {wrong}; required: finite numbers"
             )
         previous[:] = np.where(ended, 0.0, step.rewards)
         return transformed

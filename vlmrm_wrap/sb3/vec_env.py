@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from vlmrm_wrap.frames import FrameCapture, FrameReader, SharedFrames
-from vlmrm_wrap.protocols import RewardModel, as_reward_model, check_num_envs, score_frames
+from vlmrm_wrap.protocols import RewardModel, as_reward_model, check_num_envs, score_frames, warn_of_held_frames
 from vlmrm_wrap.sb3.pending import PendingRewards
 from vlmrm_wrap.sb3.scoring import ScoringQueue
 from vlmrm_wrap.workers import WorkerWatch
@@ -135,6 +135,7 @@ class CLIPRewardVecEnv(VecEnvWrapper):
                 bind=self._bind,
                 across_processes=not isinstance(venv.unwrapped, DummyVecEnv),
             )
+        warn_of_held_frames(self.reward_model, self._frames.held)
         self._watch.unanswered = self._frames.unstepped
         self.latest_rewards: NDArray[np.float32] | PendingRewards = np.zeros(venv.num_envs, np.float32)
         self.latest_lengths: NDArray[np.int64] = np.zeros(venv.num_envs, np.int64)

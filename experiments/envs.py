@@ -74,34 +74,42 @@ class ControlVecEnv(VecEnvWrapper):
         return obs, rewards, dones, infos
 
 
+# Of RewardConfig: what the model itself is made of, by its own names.
+_MODEL = (
+    "encoder",
+    "goal_prompts",
+    "baseline_prompts",
+    "alpha",
+    "device",
+    "dtype",
+    "resize_mode",
+    "normalize_prompt_mean",
+    "micro_batch_size",
+)
+
+
 def make_reward_model(config: RewardConfig) -> RewardModel:
     """What a frame is worth, whatever came before: R of the env's infos, of the logs and of the film."""
     if config.control is not None:  # what the video draws
         return ConstantReward(config.constant or 0.0)
-    model: RewardModel = CLIPRewardModel.from_pretrained(
-        config.encoder,
-        goal_prompts=config.goal_prompts,
-        baseline_prompts=config.baseline_prompts,
-        alpha=config.alpha,
-        device=config.device,
-        dtype=config.dtype,
-        resize_mode=config.resize_mode,
-        normalize_prompt_mean=config.normalize_prompt_mean,
-        micro_batch_size=config.micro_batch_size,
-    )
+    recipe = {name: getattr(config, name) for name in _MODEL}  # options refuse bad prompts before its weights load
+    model: RewardModel
     if config.goal_weights is not None:
         goals = [config.goal_prompts] if isinstance(config.goal_prompts, str) else config.goal_prompts
-        model = WeightedGoals(model, goals, config.goal_weights)
-    if config.negative_prompts is not None:
-        model = SoftmaxReward(model, config.negative_prompts, config.temperature)
+        model = WeightedGoals(recipe, goals, config.goal_weights)
+    elif config.negative_prompts is not None:
+        model = SoftmaxReward(recipe, config.negative_prompts, config.temperature)
+    else:
+        model = CLIPRewardModel.from_recipe(recipe)
     return model if (config.scale, config.shift) == (1.0, 0.0) else ScaledReward(model, config.scale, config.shift)
 
 
 def describe(config: RewardConfig, reward_model: RewardModel) -> dict[str, Any]:
-    """What rebuilds the reward model, and |g|, |b|, g.b, which turn s.g and s.b into R for any other alpha."""
+    """What rebuilds the reward model, and where it has them |g|, |b|, g.b: s.g and s.b give R for other alphas then."""
     if config.control is not None:
         return {"control": config.control, "constant": config.constant}
-    return {"recipe": reward_model.recipe, "constants": reward_model.constants}
+    constants = {"constants": reward_model.constants} if hasattr(reward_model, "constants") else {}
+    return {"recipe": reward_model.recipe, **constants}
 
 
 def reward_transforms(config: RewardConfig, gamma: float) -> list[Transform]:

@@ -77,8 +77,8 @@ class RewardConfig:
     sentences, as ways to say one goal."""
     negative_prompts: list[str] | None = None
     """Pay the goal's probability in a softmax over these and itself (SoftmaxReward), in place of eq. 3."""
-    temperature: PositiveFloat = 0.01
-    """Of that softmax; larger ones pay more evenly."""
+    temperature: PositiveFloat | None = None
+    """Of that softmax; larger ones pay more evenly. null is the encoder's own, from its training."""
     scale: float = 1.0
     """Pay scale * R + shift; R differs by a few hundredths between frames."""
     shift: float = 0.0

@@ -3,7 +3,7 @@
 A run folder holds
 
     config.yaml          every field of the run, readable by --config
-    reward_model.json    the recipe of the reward model and its constants |g|, |b|, g.b
+    reward_model.json    the recipe of the reward model and, but for options with prompts, |g|, |b|, g.b
     policy.zip           the checkpoint with the best CLIP return   (+ policy.obs.json with obs statistics)
     final_policy.zip     the policy after the last step             (+ final_policy.obs.json)
     progress.csv         both learning curves and the algorithm's diagnostics; the same in TensorBoard's event files

@@ -27,6 +27,7 @@ from vlmrm_wrap import (
     UnknownPromptWarning,
     WeightedGoals,
 )
+from vlmrm_wrap.encoders.protocol import TwoTowers
 from vlmrm_wrap.protocols import FrameScores, as_reward_model, recipe_of
 from vlmrm_wrap.sb3 import CLIPRewardVecEnv
 
@@ -260,6 +261,40 @@ def test_softmax_is_the_probability_of_the_goal(model):
     assert set(scored(tiny)[0].round(6)) <= {0.0, 1.0}
 
 
+def test_softmax_is_as_sharp_as_the_encoder_was_trained(model, monkeypatch):
+    own = SoftmaxReward(model, ["a cart"])
+    assert own.temperature == 1 / model.encoder.logit_scale
+    assert recipe_of(own)["temperature"] == own.temperature  # another version of the encoder pays the same
+    monkeypatch.setattr(model.encoder, "logit_scale", 20.0)
+    assert SoftmaxReward(model, ["a cart"]).temperature == 0.05
+    monkeypatch.delattr(model.encoder, "logit_scale")
+    monkeypatch.delattr(TwoTowers, "logit_scale")
+    assert SoftmaxReward(model, ["a cart"]).temperature == 0.01
+
+
+@pytest.mark.parametrize("negative", ["pole upright", " Pole  UPRIGHT "])
+def test_the_goal_is_no_negative(model, negative, monkeypatch):
+    with pytest.raises(ValueError, match=r"the negative '.*' is a goal of the model; required: something else"):
+        SoftmaxReward(model, ["a cart", negative])
+    with pytest.raises(ValueError, match="is a goal of the model"):
+        SoftmaxReward(model.with_settings(goal_prompts=["a cart", "pole upright"]), [negative])
+    monkeypatch.setattr(CLIPRewardModel, "from_pretrained", None)  # from a recipe, before weights load
+    with pytest.raises(ValueError, match="is a goal of the model"):
+        SoftmaxReward(model.recipe, [negative])
+
+
+def test_the_goal_in_other_words_is_no_negative(model):
+    """What the tokenizer makes the same."""
+    with pytest.raises(ValueError, match="the negative 'pole upright&#32;' is the goal, as an embedding"):
+        SoftmaxReward(model, ["pole upright&#32;"])
+
+
+def test_only_rewards_of_one_goal_and_baseline_have_constants(model):
+    assert ScaledReward(StandardizedReward(model)).constants == model.constants
+    for option in (SoftmaxReward(model, ["a cart"]), WeightedGoals(model, ["a cart"], [2])):
+        assert not hasattr(ScaledReward(option), "constants")
+
+
 PROMPTS = ["pole upright", "a cart", "pole upright", "an empty room"]
 
 
@@ -449,12 +484,15 @@ def test_prompts_for_another_number_of_sub_envs_are_refused_at_once(model, wrap)
         (lambda m: ScaledReward(m, scale="2"), TypeError, "scale must be a number"),
         (lambda m: ScaledReward("model"), TypeError, "reward_model is 'model'"),
         (lambda m: WeightedGoals(m, ["a", "b"], [1]), ValueError, "2 goals and 1 weights"),
+        (lambda m: WeightedGoals(m, ["a", "b"], [0, 0.0]), ValueError, r"weights are \[0.0, 0.0\]"),
         (lambda m: WeightedGoals(m, ["a", "b"], [1, math.nan]), ValueError, "a weight must be finite"),
         (lambda m: WeightedGoals(m, ["a", "b"], [1, 2], ["c"]), ValueError, "2 goals and 1 baselines"),
         (lambda m: WeightedGoals(m, "a cart", [1]), TypeError, "goals must be a list of sentences"),
         (lambda m: WeightedGoals(m, ["pole and cart"], [1]), ValueError, "goal and baseline are the same"),
         (lambda m: PerEnvPrompts(m, []), ValueError, "goals is empty"),
-        (lambda m: PerEnvPrompts(PaintedReward(), ["a"]), TypeError, "needs a CLIPRewardModel"),
+        (lambda m: PerEnvPrompts(PaintedReward(), ["a"]), TypeError, "needs the CLIPRewardModel itself"),
+        (lambda m: WeightedGoals(ScaledReward(m), ["a"], [1]), TypeError, r"go outside, ScaledReward\(WeightedGoals"),
+        (lambda m: SoftmaxReward(WeightedGoals(m, ["a"], [1]), ["b"]), TypeError, "PerEnvPrompts there is one"),
         (lambda m: SoftmaxReward(m, []), ValueError, "negatives is empty"),
         (lambda m: SoftmaxReward(m, ["a"], temperature=0), ValueError, "temperature is 0"),
         (lambda m: as_reward_model({"option": "Magic", "model": m.recipe}), ValueError, "'Magic'.*known: ScaledRew"),

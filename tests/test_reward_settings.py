@@ -1,5 +1,6 @@
 """The reward options that a training's settings have: trained on, saved with the run, rebuilt from it."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,7 +12,16 @@ import yaml
 pytest.importorskip("jsonargparse")
 from stable_baselines3.common.vec_env import VecEnvWrapper
 
-from vlmrm_wrap import CLIPRewardModel, RenderEvery, ScaledReward, SoftmaxReward, Standardize, WeightedGoals
+from vlmrm_wrap import (
+    CLIPRewardModel,
+    PerEnvPrompts,
+    RenderEvery,
+    ScaledReward,
+    SoftmaxReward,
+    Standardize,
+    StandardizedReward,
+    WeightedGoals,
+)
 from vlmrm_wrap.insight.recording import Recording
 from vlmrm_wrap.insight.sweep import sweep
 from vlmrm_wrap.insight.video import video
@@ -119,11 +129,15 @@ def test_the_run_describes_the_reward_that_it_pays(scripts) -> None:
         ({"scale": 0.0}, r"reward\.scale is 0"),
         ({"goal_weights": [1.0], "negative_prompts": ["a cart"]}, "both set"),
         ({"standardize": True, "shift": -1.0}, r"reward\.standardize undoes"),
+        ({"goal_weights": [0.0]}, r"weights are \[0\.0\]"),
+        ({"goal_weights": [1.0, 2.0]}, "1 goals and 2 weights"),
+        ({"negative_prompts": [PROMPTS["goal_prompts"]]}, "is a goal of the model"),
     ],
 )
 def test_what_can_not_be_meant_is_refused(scripts, fields: dict, match: str) -> None:
+    """Before any weights load: there are none at that place."""
     with pytest.raises(ValueError, match=match):
-        scripts[0].RewardConfig(**PROMPTS, **fields)
+        scripts[1].make_reward_model(scripts[0].RewardConfig(**PROMPTS, encoder="no/such/weights.pt", **fields))
 
 
 @pytest.mark.parametrize(("control", "paid"), [({"constant": 2.0}, 2.0), ({"env_reward": True}, 1.0)])
@@ -161,7 +175,11 @@ def test_options_with_prompts_of_their_own(scripts, model) -> None:
     ):
         paid = envs.make_reward_model(config)
         np.testing.assert_allclose(paid.score(frames).rewards, expected.score(frames).rewards, atol=1e-6)
-        assert envs.describe(config, paid)["recipe"]["option"] == expected.recipe["option"]
+        described = envs.describe(config, paid)
+        assert described["recipe"]["option"] == expected.recipe["option"]
+        assert "constants" not in described  # there is no one goal that they could be of
+    own = settings.RewardConfig(**PROMPTS, device="cpu", negative_prompts=["pole lying flat"])
+    assert envs.make_reward_model(own).temperature == 1 / model.encoder.logit_scale
     with pytest.raises(ValueError, match="2 goals and 1 weights"):
         envs.make_reward_model(settings.RewardConfig(goals, goal_weights=[1.0], alpha=0.0, device="cpu"))
 
@@ -186,13 +204,43 @@ def test_a_sweep_pays_as_the_run_did(model, tmp_path: Path) -> None:
     assert "the pole is lying flat" in other.prompts
 
 
-@pytest.mark.parametrize(
-    "option", [lambda m: SoftmaxReward(m, ["a cart"]), lambda m: ScaledReward(WeightedGoals(m, ["a cart"], [1.0]), 2.0)]
-)
-def test_prompts_of_an_option_are_not_swept_over(model, option, tmp_path: Path) -> None:
-    paid = option(model)
+def test_another_alpha_of_weighted_goals_is_computed_from_embeddings(model, tmp_path: Path) -> None:
+    goals, weights = ["pole upright", ["cart in the middle", "cart at the centre"]], [0.7, -0.3]
+    paid = ScaledReward(WeightedGoals(model, goals, weights), 2.0, 1.0)
     recording = recorded(paid, tmp_path / "scores.npz")
-    assert recording.embeddings is not None
-    np.testing.assert_allclose(paid.score_embeddings(recording.embeddings).rewards, recording.rewards, atol=1e-6)
-    with pytest.raises(ValueError, match="whose own prompts sweep doesn't change"):
-        sweep(tmp_path / "scores.npz")
+    assert recording.constants is None
+    found = sweep(tmp_path / "scores.npz")
+    assert list(found.rewards) == [0.0, 0.25, 0.5, 0.75, 1.0]
+    for alpha, rewards in found.rewards.items():
+        each = [model.with_settings(goal_prompts=goal, alpha=alpha) for goal in goals]
+        first, second = (one.score_embeddings(recording.embeddings).rewards for one in each)
+        np.testing.assert_allclose(rewards, 2 * (0.7 * first - 0.3 * second) + 1, atol=1e-5)
+    np.testing.assert_allclose(found.rewards[0.5], recording.rewards, atol=1e-5)
+    assert np.abs(found.rewards[0.0] - recording.rewards).max() > 1e-3
+    assert "0.7 x pole upright / -0.3 x cart in the middle / cart at the centre" in found.prompts
+    with pytest.raises(ValueError, match="with WeightedGoals, of which sweep changes alpha, and no prompts"):
+        sweep(tmp_path / "scores.npz", goal_prompts="a cart")
+    dataclasses.replace(recording, embeddings=None).save(tmp_path / "scores.npz")
+    with pytest.raises(ValueError, match=r"no embeddings, and for another alpha of WeightedGoals.*--embeddings$"):
+        sweep(tmp_path / "scores.npz", [0.0])
+
+
+@pytest.mark.parametrize(
+    ("option", "match"),
+    [
+        (lambda m: SoftmaxReward(m, ["a cart"]), "with SoftmaxReward, which pays a probability and knows no alpha"),
+        (lambda m: PerEnvPrompts(m, ["a cart"]), "with PerEnvPrompts, whose prompts are those of several envs"),
+        (lambda m: ScaledReward(StandardizedReward(m)), "with StandardizedReward, whose rewards depend on all before"),
+    ],
+)
+def test_what_can_not_be_swept_over_is_said(model, option, match: str, tmp_path: Path) -> None:
+    recorded(option(model), tmp_path / "scores.npz")
+    for changes in ({}, {"alphas": [0.0]}, {"goal_prompts": "a cart"}):
+        with pytest.raises(ValueError, match=match):
+            sweep(tmp_path / "scores.npz", **changes)
+
+
+def test_the_softmax_of_other_prompts_can_be_computed_as_the_message_says(model, tmp_path: Path) -> None:
+    paid = SoftmaxReward(model, ["a cart"])
+    recording = recorded(paid, tmp_path / "scores.npz")
+    np.testing.assert_allclose(paid.score_embeddings(recording.embeddings).rewards, recording.rewards, atol=1e-5)

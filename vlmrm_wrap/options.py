@@ -1,10 +1,11 @@
-"""Options around a reward model: reward models themselves, so they nest, and go wherever a reward model goes.
+"""Options around a reward model: reward models themselves, which go wherever a reward model goes.
 
-    ScaledReward(StandardizedReward(model), scale=0.1)
+    ScaledReward(StandardizedReward(WeightedGoals(model, ...)), scale=0.1)
 
-Here are those that change the numbers of any reward model, :mod:`vlmrm_wrap.prompts` has those that ask more of
-a CLIP. The similarities in FrameScores stay as they are. A recipe names the option and holds the recipe of the
-model inside, so env.spec rebuilds the whole nest. Imports numpy only.
+Here are those that change the numbers of any reward model, other options included; the similarities in FrameScores
+stay as they are. :mod:`vlmrm_wrap.prompts` has those that ask more of a CLIP: one of them goes around the
+CLIPRewardModel itself, innermost. A recipe names the option and holds the recipe of the model inside, so env.spec
+rebuilds the whole nest. Imports numpy only.
 """
 
 import inspect
@@ -41,21 +42,22 @@ _HOME = {
 }
 
 
-# What an option has where the model inside has it: for those who batch, save, log and show what is encoded.
-_INSIDE = {
-    "micro_batch_size",
-    "num_envs",
-    "cache_info",
-    "constants",
-    "embed",
-    "preview",
-    "state_dict",
-    "load_state_dict",
-}
-
-
 class RewardOption:
     """What the options share: ``model`` inside, and a ``recipe`` made of its recipe and the ``arguments``."""
+
+    # What an option has where the model inside has it: for those who batch, save, log and show what is encoded.
+    _inside = frozenset(
+        {
+            "micro_batch_size",
+            "num_envs",
+            "cache_info",
+            "constants",
+            "embed",
+            "preview",
+            "state_dict",
+            "load_state_dict",
+        }
+    )
 
     def __init__(self, model: RewardModel | Mapping[str, Any], **arguments: Any) -> None:
         self.model: Any = as_reward_model(model)
@@ -81,7 +83,7 @@ class RewardOption:
             self.model.training = training
 
     def __getattr__(self, name: str) -> Any:
-        if name in _INSIDE:
+        if name in self._inside:
             return getattr(self.model, name)
         raise AttributeError(f"{type(self).__name__} has no {name!r}")
 

@@ -21,61 +21,27 @@ copies of another env begin new episodes, which is said.
 import argparse
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, configure
-from stable_baselines3.common.vec_env import VecEnv
 
 from envs import describe, make_reward_model, make_training_env, reward_transforms
 from presets import departures
 from report import plot_learning_curves, record_video
 from resume import Resume, State, read_state, write_files
 from runs import StopRequest, evaluate, load_actor, new_run_folder, save_policy, true_return, user_errors
-from settings import RunConfig, flat, instantiate, make_parser
+from script import Script
+from settings import RunConfig, flat, instantiate
 from vlmrm_wrap import RewardModel
 from vlmrm_wrap.insight.sweep import SCORES
 from vlmrm_wrap.sb3 import CLIPRewardLogger, RewardAlignment
 from watch import TrainingWatch
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-
-
-@dataclass(frozen=True)
-class Script:
-    """What is an algorithm's own."""
-
-    name: str
-    """Of its settings in the config; its script is train_NAME.py."""
-    doc: str
-    config_class: type[RunConfig]
-    make: Callable[[Any, VecEnv], BaseAlgorithm]
-    """From the config and the training env."""
-    default: str
-    """The file in configs/ that a command line without --config and env starts from."""
-    rollout: str
-    """The setting that says for how many steps each env is stepped between two updates."""
-
-    @property
-    def file(self) -> str:
-        return f"train_{self.name}.py"
-
-    def parser(self) -> ArgumentParser:
-        return make_parser(self.config_class, self.file, self.doc.split("\n\n")[0])
-
-    def settings(self, config: RunConfig) -> Any:
-        return getattr(config, self.name)
-
-    def rollout_steps(self, config: RunConfig) -> int:
-        """Env steps between two updates, all copies together."""
-        return int(getattr(self.settings(config), self.rollout)) * config.env.n_envs
 
 
 def train(script: Script) -> None:

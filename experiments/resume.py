@@ -220,7 +220,7 @@ def _buffer_state(buffer: BaseBuffer) -> State:
 def _put_back_buffer(buffer: BaseBuffer, state: State) -> None:
     buffer.pos, buffer.full = state["pos"], state["full"]
     for name, part in _arrays(buffer):
-        saved = state["arrays"][name]
+        saved = state["arrays"].pop(name)  # so that memory holds only one of them twice
         part[: len(saved)] = saved
 
 

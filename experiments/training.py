@@ -71,6 +71,7 @@ def train(script: Script) -> None:
     callbacks = [CLIPRewardLogger(), *alignment, watch]
     remembering = [*callbacks, *transforms]
     resume = Resume(folder, text, config.save_every, stop, remembering, reward_model, state, config.seed)
+    del state  # of a replay buffer there may be gigabytes: resume lets go of them when they are put back
     try:
         with stop.during_training():
             if resume.saved < config.total_steps:

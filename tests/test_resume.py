@@ -1,10 +1,12 @@
 """A training that was interrupted and resumed is the one that was not, to the bit; what can't be resumed is refused."""
 
 import csv
+import gc
 import os
 import re
 import signal
 import sys
+import weakref
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -149,6 +151,35 @@ def test_resumed_is_uninterrupted(train, algorithm: str, capsys: pytest.CaptureF
     assert rows(whole) == rows(parts)
     assert len(rows(whole)) > 3
     assert (whole / "evaluation.json").read_text() == (parts / "evaluation.json").read_text()
+
+
+def test_what_was_put_back_is_let_go_of(train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A saved replay buffer may be gigabytes, and the training fills another."""
+    import training
+
+    class State(dict):
+        """A dict can't be watched."""
+
+    watched: list[weakref.ref] = []
+
+    def watched_state(folder: Path) -> State:
+        state = State(read_state(folder))
+        watched.extend([weakref.ref(state), *map(weakref.ref, state["buffer"]["arrays"].values())])
+        return state
+
+    def look() -> None:
+        gc.collect()
+        alive.append([ref() is not None for ref in watched])
+
+    alive: list[list[bool]] = []
+    read_state = training.read_state
+    monkeypatch.setattr(training, "read_state", watched_state)
+    arguments = [*TRAININGS["dqn"], *SHORT, "--save_every", "32", "--name", "mine"]
+    with pytest.raises(Killed):
+        train("dqn", "parts", *arguments, at=80, do=kill)
+    train("dqn", "parts", "--resume", "runs/mine", at=72, do=look)
+    assert len(watched) > 5
+    assert alive == [[False] * len(watched)]
 
 
 def test_the_states_of_env_workers_are_restored(train) -> None:

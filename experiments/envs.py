@@ -18,8 +18,9 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 
+from env_workers import before_workers_start, leaving_signals_to_the_parent
 from settings import EnvConfig, NormalizeConfig, RewardConfig
-from snapshots import Snapshots, leaving_ctrl_c_to_the_parent
+from snapshots import Snapshots
 from vlmrm_wrap import (
     CLIPRewardModel,
     FrameScores,
@@ -153,10 +154,11 @@ def make_training_env(
     """
     if env.vec == "subproc":  # what is wrong with the env is said here; from a worker comes an EOFError
         make_test_env(env, render_mode="rgb_array").close()
+        before_workers_start(env.start_method)
     wrappers = [partial(ResetOptions, options=env.reset_options)] if env.reset_options else []
     wrappers += [rescaled] if env.rescale_obs else []
     wrappers += [partial(RenderEvery, steps=reward.render_every)] if reward.render_every > 1 else []
-    wrappers += [leaving_ctrl_c_to_the_parent, Snapshots]
+    wrappers += [leaving_signals_to_the_parent, Snapshots]
     venv = make_vec_env(
         env.id,
         env.n_envs,

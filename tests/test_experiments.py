@@ -134,10 +134,14 @@ def test_another_env_from_fields_alone(tmp_path: Path, reward: tuple[object, ...
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
-@pytest.mark.parametrize("kind", ["sigterm", "ctrl-c"])
-def test_a_signal_saves_and_leaves(tmp_path: Path, kind: str) -> None:
-    """SIGTERM goes to the script; Ctrl-C in a terminal goes to its env workers as well."""
-    workers = ["--env.vec", "subproc", "--env.start_method", "fork"] if kind == "ctrl-c" else []
+@pytest.mark.parametrize(
+    ("signum", "start_method"),
+    [(signal.SIGTERM, None), (signal.SIGINT, "fork"), (signal.SIGTERM, "fork"), (signal.SIGTERM, "forkserver")],
+    ids=["sigterm", "ctrl-c", "sigterm to all", "sigterm to all and their server"],
+)
+def test_a_signal_saves_and_leaves(tmp_path: Path, signum: int, start_method: str | None) -> None:
+    """Ctrl-C in a terminal and SIGTERM from a job manager go to env workers, and who starts them, as well."""
+    workers = ["--env.vec", "subproc", "--env.start_method", start_method] if start_method else []
     arguments = [*TINY, "--total_steps", "1_000_000", *workers]
     with subprocess.Popen(
         command("train_ppo.py", *arguments),
@@ -149,18 +153,19 @@ def test_a_signal_saves_and_leaves(tmp_path: Path, kind: str) -> None:
     ) as process:
         folder = tmp_path / "runs" / "CartPole-v1-seed0"
         wait_until(lambda: (folder / "policy.zip").exists() or process.poll() is not None, seconds=60)
-        if kind == "sigterm":
-            process.terminate()
+        if workers:
+            os.killpg(process.pid, signum)
         else:
-            os.killpg(process.pid, signal.SIGINT)
+            process.send_signal(signum)
         output, errors = process.communicate(timeout=30)
-    assert process.returncode == (143 if kind == "sigterm" else 130), errors
+    assert process.returncode == 128 + signum, errors
     assert "Traceback" not in errors
+    assert "stopped at once" not in errors
     steps = int(re.match(r"stopped after (\d+) steps", output.splitlines()[-1])[1])
     assert output.splitlines()[-1].endswith(f"goes on from {steps}")
     for name in ("config.yaml", "progress.csv", "policy.zip", "final_policy.zip", "learning_curves.png"):
         assert (folder / name).stat().st_size > 0
-    if workers:
+    if signum == signal.SIGINT:
         lines, _ = run(tmp_path, "train_ppo.py", "--resume", folder, "--total_steps", steps + 100)
         assert lines[-1].startswith("true return: ")
     wait_until(lambda: not group_is_alive(process.pid), seconds=10)

@@ -82,6 +82,7 @@ _MODEL = (
     "baseline_prompts",
     "alpha",
     "device",
+    "download_root",
     "dtype",
     "resize_mode",
     "normalize_prompt_mean",

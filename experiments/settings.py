@@ -64,6 +64,8 @@ class RewardConfig:
     """Strength of the goal-baseline regularisation; 0 is the plain cosine."""
     device: str = "auto"
     """Of the reward model, e.g. cpu, cuda:1, mps."""
+    download_root: str | None = None
+    """The folder of released weights, where they are not in their library's own."""
     dtype: str = "auto"
     """Of the encoder: float32, bfloat16, float16."""
     resize_mode: Literal["squash", "crop", "pad"] | None = None
@@ -110,6 +112,11 @@ class RewardConfig:
             raise ValueError("reward.scale is 0, and every reward would be the same; required: any other number")
         if self.goal_weights is not None and self.negative_prompts is not None:
             raise ValueError("reward.goal_weights and reward.negative_prompts are both set: leave one of them out")
+        if self.temperature is not None and self.negative_prompts is None:
+            raise ValueError(
+                f"reward.temperature is {self.temperature}, and there is no softmax that it could be of: give "
+                "reward.negative_prompts, or leave it out"
+            )
         if self.standardize and (self.scale, self.shift) != (1.0, 0.0):
             raise ValueError("reward.standardize undoes reward.scale and reward.shift: leave one or the other out")
         if self.control is not None:  # a configuration's options are CLIP's, and its control is run with it
@@ -158,7 +165,8 @@ class RunConfig:
     """Of envs, policy and exploration: the same seed repeats the run on the same machine."""
     total_steps: PositiveInt = 100_000
     """Env steps, all copies together; rounded up to whole rollouts (ppo.n_steps, dqn.train_freq or
-    sac.train_freq times env.n_envs)."""
+    sac.train_freq times env.n_envs). What follows the total (ppo.decay, dqn.exploration_fraction) makes a run that goes
+    on with more steps another than one that had them from the beginning."""
     save_every: PositiveInt = 10_000
     """Env steps between two saves of all that --resume needs, a replay buffer included; also saved when the
     training is stopped or ends."""

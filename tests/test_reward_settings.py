@@ -105,6 +105,18 @@ def test_frames_are_held(scripts) -> None:
     np.testing.assert_allclose(held, every[[0, 0, 0, 3, 4]], atol=1e-6)
 
 
+def test_released_weights_lie_in_a_folder_of_choice(scripts, tmp_path: Path, monkeypatch) -> None:
+    from vlmrm_wrap.encoders import openai_clip
+
+    def offline(url: str, root: str) -> str:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(openai_clip.import_clip().clip, "_download", offline)
+    reward = scripts[0].RewardConfig(**PROMPTS, encoder="ViT-B/32", device="cpu", download_root=str(tmp_path))
+    with pytest.raises(OSError, match=f"not at {tmp_path / 'ViT-B-32.pt'}.*as download_root"):
+        scripts[1].make_reward_model(reward)
+
+
 def test_off_by_default(scripts) -> None:
     settings, envs = scripts
     reward = settings.RewardConfig(**PROMPTS, device="cpu")
@@ -128,6 +140,7 @@ def test_the_run_describes_the_reward_that_it_pays(scripts) -> None:
     [
         ({"scale": 0.0}, r"reward\.scale is 0"),
         ({"goal_weights": [1.0], "negative_prompts": ["a cart"]}, "both set"),
+        ({"temperature": 0.1}, r"reward\.temperature is 0\.1.*give reward\.negative_prompts"),
         ({"standardize": True, "shift": -1.0}, r"reward\.standardize undoes"),
         ({"goal_weights": [0.0]}, r"weights are \[0\.0\]"),
         ({"goal_weights": [1.0, 2.0]}, "1 goals and 2 weights"),
@@ -153,7 +166,10 @@ def test_a_control_is_without_options(scripts, control: dict, paid: float) -> No
     }
     rewards, _ = rewards_of(scripts, 4, **control, **options)
     np.testing.assert_array_equal(rewards, np.full((4, 2), paid))
-    assert not scripts[0].RewardConfig("up", deferred=True, **control).deferred
+    softmax = {"negative_prompts": ["a cart"], "temperature": 0.1}
+    assert scripts[0].RewardConfig("up", deferred=True, **softmax, **control) == scripts[0].RewardConfig(
+        "up", **control
+    )
 
 
 @pytest.mark.parametrize("config", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)

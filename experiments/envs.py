@@ -153,8 +153,7 @@ def make_training_env(
 
     ``transforms``: from :func:`reward_transforms`; ``gamma``: VecNormalize's.
     """
-    if env.vec == "subproc":  # what is wrong with the env is said here; from a worker comes an EOFError
-        make_test_env(env, render_mode="rgb_array").close()
+    if env.vec == "subproc":
         before_workers_start(env.start_method)
     wrappers = [partial(ResetOptions, options=env.reset_options)] if env.reset_options else []
     wrappers += [rescaled] if env.rescale_obs else []

@@ -1,10 +1,15 @@
 """Configs: typed, frozen and strict; the docstring under a field is its line in --help."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat, PositiveInt
+
+ALGORITHMS = ("ppo", "dqn", "sac")
+"""What a config calls their settings; their scripts are train_NAME.py."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class EnvConfig:
 _OPTIONS = (
     "goal_weights",
     "negative_prompts",
+    "temperature",
     "scale",
     "shift",
     "standardize",
@@ -202,12 +208,17 @@ class OffPolicyConfig:
             raise ValueError(f"gradient_steps is {self.gradient_steps}; required: at least 1, or -1")
 
 
+def usage(prog: str) -> str:
+    return f"{prog} [--config FILE] [--FIELD VALUE ...]\n       {prog} --resume RUN [--total_steps STEPS]"
+
+
 def make_parser(config_class: type, prog: str, description: str) -> ArgumentParser:
     """A command line with one option per field of ``config_class``, and ``--config FILE``."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    usage = f"{prog} [--config FILE] [--FIELD VALUE ...]\n       {prog} --resume RUN [--total_steps STEPS]"
-    parser = ArgumentParser(prog, usage, description)
-    parser.add_argument("--config", action="config", help="YAML file with some or all of the fields")
+    parser = ArgumentParser(prog, usage(prog), description, allow_abbrev=False)
+    parser.add_argument("--config", action="config", metavar="FILE", help="YAML file with some or all of the fields")
+    # A heading, not an option: of an option YAML files could have the name.
+    parser.add_argument_group("a run that goes on", "--resume RUN: go on in this run folder, with its settings")
     parser.add_class_arguments(config_class)
     return parser
 
@@ -220,9 +231,38 @@ def instantiate(parser: ArgumentParser, parsed: Namespace) -> Any:
         parser.error(str(error))
 
 
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def read_settings(file: Path) -> dict[str, Any]:
+    """The YAML file's fields, unchecked; ValueError if it holds none."""
+    try:
+        settings = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is no YAML: {error}") from error
+    if not isinstance(settings, dict):
+        found = "empty" if settings is None else f"no YAML of fields, but {str(settings)[:40]!r}"
+        raise ValueError(f"{file} is {found}; required: a configuration of a training, such as those in configs/")
+    return settings
+
+
+def algorithm_of(settings: dict[str, Any]) -> str | None:
+    """Of which of ``ALGORITHMS`` these settings are; None if all are of no algorithm's own."""
+    return next((name for name in ALGORITHMS if name in settings), None)
+
+
+def differences(then: RunConfig, now: RunConfig) -> list[tuple[str, Any, Any]]:
+    """Name, value then and value now of each field that differs; one sentence is a list of one."""
+    before, after = _flat(vars(then)), _flat(vars(now))
+    pairs = [(name, before.get(name, "not set"), after.get(name, "not set")) for name in before | after]
+    return [(name, a, b) for name, a, b in pairs if _listed(a) != _listed(b)]
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """``{"env": {"id": 1}}`` -> ``{"env.id": 1}``."""
     fields: dict[str, Any] = {}
     for name, value in tree.items():
-        fields |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        value = asdict(value) if is_dataclass(value) else value
+        fields |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return fields

@@ -53,7 +53,17 @@ class DQNRunConfig(RunConfig):
     dqn: DQNConfig = field(default_factory=DQNConfig)
 
 
-SCRIPT = Script("dqn", __doc__, DQNRunConfig, DQN, default="cartpole_dqn.yaml", rollout="train_freq")
+SCRIPT = Script(
+    "dqn",
+    __doc__,
+    DQNRunConfig,
+    DQN,
+    default="cartpole_dqn.yaml",
+    rollout="train_freq",
+    schedule=lambda dqn: (
+        None if dqn.exploration_initial_eps == dqn.exploration_final_eps else "dqn.exploration_fraction"
+    ),
+)
 
 
 def main() -> None:

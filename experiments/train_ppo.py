@@ -8,8 +8,9 @@
         --reward.goal_prompts "a lander standing between the flags" --reward.baseline_prompts "a lander"
 
 A command line with neither --config nor an env starts from configs/cartpole_ppo.yaml; any field on it wins
-over the file. Writes runs/NAME and ends with one line, ``true return: 498.3``: the mean over the evaluation's
-episodes of the unmodified env. training.py says what is written, and how a run is stopped and resumed.
+over the file, wherever --config stands. Writes runs/NAME and ends with one line, ``true return: 498.3``: the mean
+over the evaluation's episodes of the unmodified env. training.py says what is written, and how a run is stopped and
+resumed.
 """
 
 from collections.abc import Callable
@@ -82,7 +83,16 @@ def _falling_from(start: float) -> Callable[[float], float]:
     return lambda remaining: start * remaining
 
 
-SCRIPT = Script("ppo", __doc__, PPORunConfig, PPO, default="cartpole_ppo.yaml", rollout="n_steps", arguments=_arguments)
+SCRIPT = Script(
+    "ppo",
+    __doc__,
+    PPORunConfig,
+    PPO,
+    default="cartpole_ppo.yaml",
+    rollout="n_steps",
+    schedule=lambda ppo: "ppo.decay" if ppo.decay else None,
+    arguments=_arguments,
+)
 
 
 def main() -> None:

@@ -93,6 +93,23 @@ def test_evaluate_repeats_the_number(trained: tuple[Path, list[str]]) -> None:
     assert again[-1] == lines[-1]
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "config.yaml is empty"),
+        ("env: {\nid", "config.yaml is no YAML"),
+        ("env: {id: 1}", "has the settings of none"),
+    ],
+)
+def test_evaluate_names_a_broken_config(tmp_path: Path, monkeypatch, capsys, content: str, message: str) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    (tmp_path / "config.yaml").write_text(content)
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", str(tmp_path)])
+    with pytest.raises(SystemExit) as left:
+        importlib.import_module("evaluate").main()
+    assert message in f"{left.value.code}{capsys.readouterr().err}"
+
+
 def test_same_seed_same_run_and_nothing_overwritten(trained: tuple[Path, list[str]]) -> None:
     folder, lines = trained
     before = (folder / "progress.csv").read_bytes()
@@ -237,6 +254,15 @@ def test_a_loaded_policy_sees_the_observations_of_its_training(runs, tmp_path: P
 @pytest.mark.parametrize(("mean", "line"), [(498.25, "498.2"), (-0.04, "0.0"), (-123.46, "-123.5")])
 def test_the_last_line(runs, mean: float, line: str) -> None:
     assert runs.true_return({"mean": mean}) == f"true return: {line}"
+
+
+def test_evaluate_prints_no_minus_zero(trained: tuple[Path, list[str]], monkeypatch, capsys) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    evaluate = importlib.import_module("evaluate")
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: {"mean": -0.04, "min": -0.04, "max": -0.0})
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", str(trained[0])])
+    evaluate.main()
+    assert capsys.readouterr().out == "2 episodes: min 0.0, max 0.0\ntrue return: 0.0\n"
 
 
 @pytest.fixture
@@ -424,6 +450,11 @@ class TestSeedStudy:
         assert not saved.exists()
         one.start(["--total_steps", "16"])
         assert "--resume" not in started[3]
+
+    def test_a_broken_config_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "broken.yaml").write_text("env: {")
+        _, errors = run(tmp_path, "seed_study.py", "broken.yaml", code=2)
+        assert "error: broken.yaml is no YAML" in errors
 
     def test_a_failed_training_is_named(self, tmp_path: Path) -> None:
         arguments = ["--rewards", "constant", "--seeds", 1, "--out", "study", "--no_such_option", "1"]

@@ -155,7 +155,7 @@ def test_resumed_is_uninterrupted(train, algorithm: str, capsys: pytest.CaptureF
 
 def test_what_was_put_back_is_let_go_of(train, monkeypatch: pytest.MonkeyPatch) -> None:
     """A saved replay buffer may be gigabytes, and the training fills another."""
-    import training
+    import command_line
 
     class State(dict):
         """A dict can't be watched."""
@@ -172,8 +172,8 @@ def test_what_was_put_back_is_let_go_of(train, monkeypatch: pytest.MonkeyPatch) 
         alive.append([ref() is not None for ref in watched])
 
     alive: list[list[bool]] = []
-    read_state = training.read_state
-    monkeypatch.setattr(training, "read_state", watched_state)
+    read_state = command_line.read_state
+    monkeypatch.setattr(command_line, "read_state", watched_state)
     arguments = [*TRAININGS["dqn"], *SHORT, "--save_every", "32", "--name", "mine"]
     with pytest.raises(Killed):
         train("dqn", "parts", *arguments, at=80, do=kill)
@@ -239,6 +239,39 @@ def test_a_finished_run_goes_on_with_more_steps(train) -> None:
     assert rows(parts) == rows(whole)
 
 
+@pytest.mark.parametrize(("decay", "said"), [("true", "ppo.decay follows it"), ("false", "")])
+def test_a_schedule_that_follows_the_total_is_said(train, capsys: pytest.CaptureFixture[str], decay, said) -> None:
+    train("ppo", "parts", *CONSTANT, *SHORT, *TINY_PPO, "--ppo.decay", decay, "--name", "mine")
+    Path("runs/mine/evaluation.json").unlink()
+    capsys.readouterr()
+    train("ppo", "parts", "--resume", "runs/mine")
+    assert "follows it" not in capsys.readouterr().err
+    train("ppo", "parts", "--resume", "runs/mine", "--total_steps", "160")
+    errors = capsys.readouterr().err
+    assert ("total_steps was 128 and is 160" in errors) == bool(said)
+    assert said in errors
+
+
+def test_schedules_of_dqn(train) -> None:
+    import train_dqn
+    from train_dqn import DQNConfig
+
+    assert train_dqn.SCRIPT.schedule(DQNConfig()) == "dqn.exploration_fraction"
+    assert train_dqn.SCRIPT.schedule(DQNConfig(exploration_initial_eps=0.05)) is None
+
+
+def test_a_resumed_run_of_a_preset_says_so_again(train, capsys: pytest.CaptureFixture[str]) -> None:
+    preset = ROOT / "configs" / "paper" / "cartpole_dqn.yaml"
+    changes = ["--reward.constant", "1", "--total_steps", "400", "--dqn.learning_starts", "50"]
+    folder = train("dqn", "parts", *changes, *SHORT, "--name", "mine", "--config", str(preset))
+    assert (folder / "preset.txt").read_text() == "cartpole_dqn.yaml\n"
+    first = [line for line in capsys.readouterr().out.splitlines() if line.startswith("departs from")]
+    assert "departs from configs/paper/cartpole_dqn.yaml: reward.constant: None -> 1.0" in first
+    train("dqn", "parts", "--resume", "runs/mine", "--total_steps", "500")
+    again = [line for line in capsys.readouterr().out.splitlines() if line.startswith("departs from")]
+    assert again == [line.replace("-> 400", "-> 500") for line in first]
+
+
 def test_a_run_that_only_lacks_its_report_gets_it(train) -> None:
     folder = train("ppo", "parts", *CONSTANT, *SHORT, *TINY_PPO, "--name", "mine")
     report, table = (folder / "evaluation.json").read_text(), rows(folder)
@@ -285,8 +318,13 @@ def test_what_can_t_be_resumed_is_refused_in_one_line(train, stopped: Path) -> N
         return message
 
     assert "seed was 0 and is 3" in refused("runs/mine", "--seed", "3")
-    assert "was not trained by train_dqn.py" in refused("runs/mine", algorithm="dqn")
+    assert "is a configuration for train_ppo.py, and this is train_dqn.py" in refused("runs/mine", algorithm="dqn")
     assert "runs/other is no run folder" in refused("runs/other")
+    config = (stopped / "config.yaml").read_text()
+    for content, said in (("", "config.yaml is empty"), ("env: {\nid", "config.yaml is no YAML")):
+        (stopped / "config.yaml").write_text(content)
+        assert said in refused("runs/mine")
+    (stopped / "config.yaml").write_text(config)
     for damage, said in ((cut_off, "not a zip file"), (flip_a_bit, "its checksum is wrong"), (not_a_state, "format")):
         damage(file)
         assert re.search(f"is damaged, or of another version .*{said}", refused("runs/mine"))

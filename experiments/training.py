@@ -27,7 +27,8 @@ from pathlib import Path
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CallbackList
-from stable_baselines3.common.logger import CSVOutputFormat, Logger, configure
+from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat, configure
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from command_line import read_command_line
 from envs import describe, make_reward_model, make_training_env, reward_transforms
@@ -89,11 +90,16 @@ def train(script: Script) -> None:
         save_policy(algo, folder / "final_policy.zip")
         algo.logger.close()
         venv.close()
-    _say_which_is_best(algo, watch, folder)
+    try:
+        _say_which_is_best(algo, watch, folder)
+        if stop.signum is None:
+            _report(config, algo, reward_model, folder)
+    except SystemExit:  # a signal
+        print(f"stopped before its report was written; --resume {folder} makes it")
+        raise
     if stop.signum is not None:
         print(f"stopped after {algo.num_timesteps} steps, not evaluated; --resume {folder} goes on from {resume.saved}")
         sys.exit(128 + stop.signum)
-    _report(config, algo, reward_model, folder)
 
 
 def _say_which_is_best(algo: BaseAlgorithm, watch: TrainingWatch, folder: Path) -> None:
@@ -150,4 +156,7 @@ def _logger(folder: Path, state: State | None) -> Logger:
                 rows = (folder / "progress.csv").read_text()
                 output.keys = rows.split("\n", 1)[0].split(",") if rows else []
                 output.file.seek(0, 2)
+            elif isinstance(output, TensorBoardOutputFormat):  # what its writer's purge_step would write
+                start = SessionLog(status=SessionLog.START)
+                output.writer.file_writer.add_event(Event(step=state["steps"] + 1, session_log=start))
     return logger

@@ -272,6 +272,41 @@ def test_a_resumed_run_of_a_preset_says_so_again(train, capsys: pytest.CaptureFi
     assert again == [line.replace("-> 400", "-> 500") for line in first]
 
 
+def test_tensorboard_forgets_what_came_after_the_save(train) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def steps(folder: Path) -> list[int]:
+        events = EventAccumulator(str(folder)).Reload()
+        return [scalar.step for scalar in events.Scalars("rollout/ep_rew_mean")]
+
+    arguments = [*CONSTANT, *SHORT, *TINY_PPO, "--save_every", "64", "--name", "mine"]
+    whole = train("ppo", "whole", *arguments)
+    with pytest.raises(Killed):
+        train("ppo", "parts", *arguments, at=126, do=kill)
+    parts = Path("runs/mine").resolve()
+    assert steps(parts) == [32, 64, 96]
+    (before,) = parts.glob("events.out.tfevents.*")
+    before.rename(parts / "events.out.tfevents.0000000001.first")  # not in the same second as the other
+    train("ppo", "parts", "--resume", "runs/mine")
+    assert steps(parts) == steps(whole) == [32, 64, 96, 128, 128]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
+@pytest.mark.parametrize("during", ["plot_learning_curves", "evaluate"])
+def test_a_stop_during_the_report_says_how_to_get_it(
+    train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, during: str
+) -> None:
+    import training
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, during, lambda *_: stop())
+        with pytest.raises(SystemExit, match="143"):
+            train("ppo", "parts", *CONSTANT, *SHORT, *TINY_PPO, "--name", "mine")
+    assert capsys.readouterr().out.splitlines()[-1].endswith("report was written; --resume runs/mine makes it")
+    train("ppo", "parts", "--resume", "runs/mine", at=130, do=kill)  # no step is taken
+    assert capsys.readouterr().out.splitlines()[-1].startswith("true return: ")
+
+
 def test_a_run_that_only_lacks_its_report_gets_it(train) -> None:
     folder = train("ppo", "parts", *CONSTANT, *SHORT, *TINY_PPO, "--name", "mine")
     report, table = (folder / "evaluation.json").read_text(), rows(folder)

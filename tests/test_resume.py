@@ -98,10 +98,11 @@ def kill() -> None:
 
 def end_state(folder: Path) -> dict[str, Any]:
     """All that the run remembers at its end."""
-    from resume import _from_bytes, read_state
+    from algorithm_state import from_bytes
+    from resume import read_state
 
     state = read_state(folder)
-    state["tensors"] = _from_bytes(state["tensors"])
+    state["tensors"] = from_bytes(state["tensors"])
     for info in state["algo"]["ep_info_buffer"]:
         info.pop("t")  # wall time
     for name in ("files", "logged"):  # progress.csv is compared by itself; times are logged

@@ -6,7 +6,7 @@ Stable-Baselines3.
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -18,8 +18,9 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 
+from env_workers import before_workers_start, leaving_signals_to_the_parent
 from settings import EnvConfig, NormalizeConfig, RewardConfig
-from snapshots import Snapshots, leaving_ctrl_c_to_the_parent
+from snapshots import Snapshots
 from vlmrm_wrap import (
     CLIPRewardModel,
     FrameScores,
@@ -29,11 +30,13 @@ from vlmrm_wrap import (
     RewardModel,
     ScaledReward,
     SoftmaxReward,
+    Standardize,
     WeightedGoals,
     transform_reward,
 )
 from vlmrm_wrap.insight.policies import rescaled
 from vlmrm_wrap.sb3 import CLIPRewardVecEnv, DeferredVecNormalize, make_vec_env
+from vlmrm_wrap.wrappers.transform import Transform
 
 
 class ConstantReward:
@@ -72,40 +75,51 @@ class ControlVecEnv(VecEnvWrapper):
         return obs, rewards, dones, infos
 
 
+# Of RewardConfig: what the model itself is made of, by its own names.
+_MODEL = (
+    "encoder",
+    "goal_prompts",
+    "baseline_prompts",
+    "alpha",
+    "device",
+    "download_root",
+    "dtype",
+    "resize_mode",
+    "normalize_prompt_mean",
+    "micro_batch_size",
+)
+
+
 def make_reward_model(config: RewardConfig) -> RewardModel:
-    """What a frame is worth: all but ``standardize``, which depends on the frames before."""
+    """What a frame is worth, whatever came before: R of the env's infos, of the logs and of the film."""
     if config.control is not None:  # what the video draws
         return ConstantReward(config.constant or 0.0)
-    model: RewardModel = CLIPRewardModel.from_pretrained(
-        config.encoder,
-        goal_prompts=config.goal_prompts,
-        baseline_prompts=config.baseline_prompts,
-        alpha=config.alpha,
-        device=config.device,
-        dtype=config.dtype,
-        resize_mode=config.resize_mode,
-        normalize_prompt_mean=config.normalize_prompt_mean,
-        micro_batch_size=config.micro_batch_size,
-    )
+    recipe = {name: getattr(config, name) for name in _MODEL}  # options refuse bad prompts before its weights load
+    model: RewardModel
     if config.goal_weights is not None:
         goals = [config.goal_prompts] if isinstance(config.goal_prompts, str) else config.goal_prompts
-        model = WeightedGoals(model, goals, config.goal_weights)
-    if config.negative_prompts is not None:
-        model = SoftmaxReward(model, config.negative_prompts, config.temperature)
+        model = WeightedGoals(recipe, goals, config.goal_weights)
+    elif config.negative_prompts is not None:
+        model = SoftmaxReward(recipe, config.negative_prompts, config.temperature)
+    else:
+        model = CLIPRewardModel.from_recipe(recipe)
     return model if (config.scale, config.shift) == (1.0, 0.0) else ScaledReward(model, config.scale, config.shift)
 
 
 def describe(config: RewardConfig, reward_model: RewardModel) -> dict[str, Any]:
-    """What rebuilds the reward model, and |g|, |b|, g.b, which turn s.g and s.b into R for any other alpha."""
+    """What rebuilds the reward model, and where it has them |g|, |b|, g.b: s.g and s.b give R for other alphas then."""
     if config.control is not None:
         return {"control": config.control, "constant": config.constant}
-    return {"recipe": reward_model.recipe, "constants": reward_model.constants}
+    constants = {"constants": reward_model.constants} if hasattr(reward_model, "constants") else {}
+    return {"recipe": reward_model.recipe, **constants}
 
 
-def reward_transforms(config: RewardConfig, gamma: float) -> list[Callable[[Any], np.ndarray]]:
+def reward_transforms(config: RewardConfig, gamma: float) -> list[Transform]:
     """What is made of the reward model's rewards, from inside; ``gamma``: the algorithm's."""
+    standardized = [Standardize()] if config.standardize else []
     shaped = [PotentialDifference(gamma)] if config.potential else []
-    return [*shaped, MixEnvReward(config.env_weight)] if config.env_weight else [*shaped]
+    mixed = [MixEnvReward(config.env_weight)] if config.env_weight else []
+    return [*standardized, *shaped, *mixed]
 
 
 class ResetOptions(gym.Wrapper):
@@ -129,18 +143,22 @@ def make_training_env(
     env: EnvConfig,
     reward: RewardConfig,
     reward_model: RewardModel,
+    transforms: Sequence[Transform],
     normalize: NormalizeConfig,
     *,
     seed: int,
     gamma: float,
 ) -> VecEnv:
-    """env, FixedHorizon, Snapshots, Monitor, FrameCapture | vector env | the reward | VecNormalize."""
-    if env.vec == "subproc":  # what is wrong with the env is said here; from a worker comes an EOFError
-        make_test_env(env, render_mode="rgb_array").close()
+    """env, FixedHorizon, Snapshots, Monitor, FrameCapture | vector env | the reward | transforms of it | VecNormalize.
+
+    ``transforms``: from :func:`reward_transforms`; ``gamma``: VecNormalize's.
+    """
+    if env.vec == "subproc":
+        before_workers_start(env.start_method)
     wrappers = [partial(ResetOptions, options=env.reset_options)] if env.reset_options else []
     wrappers += [rescaled] if env.rescale_obs else []
     wrappers += [partial(RenderEvery, steps=reward.render_every)] if reward.render_every > 1 else []
-    wrappers += [leaving_ctrl_c_to_the_parent, Snapshots]
+    wrappers += [leaving_signals_to_the_parent, Snapshots]
     venv = make_vec_env(
         env.id,
         env.n_envs,
@@ -157,12 +175,14 @@ def make_training_env(
             if reward.control
             else CLIPRewardVecEnv(venv, reward_model, deferred=reward.deferred)
         )
-        for transform in reward_transforms(reward, gamma):
-            venv = transform_reward(venv, transform)
-        # One step now: a frame that can't be scored speaks up before the run has a folder.
+        # One step now: a frame that can't be scored speaks up before the run has a folder. No transform remembers it.
         venv.action_space.seed(seed)
         venv.reset()
-        venv.step(np.stack([venv.action_space.sample() for _ in range(env.n_envs)]))
+        _, rewards, _, _ = venv.step(np.stack([venv.action_space.sample() for _ in range(env.n_envs)]))
+        if reward.deferred:
+            rewards.numbers()  # scored now, not with the first frames of the training
+        for transform in transforms:
+            venv = transform_reward(venv, transform)
         if normalize.obs and not isinstance(venv.observation_space, gym.spaces.Box):
             raise ValueError(f"normalize.obs needs Box observations, not {venv.observation_space}")
         if normalize.obs or normalize.reward:

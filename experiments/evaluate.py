@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import yaml
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -20,8 +19,8 @@ import train_dqn
 import train_ppo
 import train_sac
 from envs import make_test_env
-from runs import evaluate, load_actor, true_return, user_errors
-from settings import RunConfig, instantiate
+from runs import evaluate, load_actor, rounded, true_return, user_errors
+from settings import RunConfig, algorithm_of, instantiate, read_settings
 
 SCRIPTS = {script.name: script for script in (train_ppo.SCRIPT, train_dqn.SCRIPT, train_sac.SCRIPT)}
 
@@ -38,8 +37,8 @@ def main() -> None:
     folder = Path(options.run)
     if not (folder / "config.yaml").is_file():
         parser.error(f"{folder} is no run folder: it holds no config.yaml")
-    settings = yaml.safe_load((folder / "config.yaml").read_text())
-    script = next((script for name, script in SCRIPTS.items() if name in settings), None)
+    with user_errors():
+        script = SCRIPTS.get(algorithm_of(read_settings(folder / "config.yaml")))
     if script is None:
         parser.error(f"{folder}/config.yaml has the settings of none of {', '.join(SCRIPTS)}")
     run = script.parser()
@@ -57,7 +56,7 @@ def main() -> None:
         policy = folder / ("policy.zip" if options.policy == "best" else "final_policy.zip")
         act = load_actor(script.make(config, env), policy)
     result = evaluate(act, config.env, evaluation)
-    print(f"{evaluation.episodes} episodes: min {result['min']:.1f}, max {result['max']:.1f}")
+    print(f"{evaluation.episodes} episodes: min {rounded(result['min'])}, max {rounded(result['max'])}")
     print(true_return(result))
 
 

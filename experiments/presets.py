@@ -1,34 +1,37 @@
-"""What a run does otherwise than the preset of the paper that it names with --config."""
+"""What a run does otherwise than the preset of the paper that it began from."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from settings import flat
+from settings import RunConfig, differences, instantiate
 
-PRESETS = Path(__file__).resolve().parent.parent / "configs" / "paper"
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+PRESETS = CONFIGS / "paper"
+NOTE = "preset.txt"
+"""The file in a run folder with the preset's file name."""
 
 # Where a run lies and which of its seeds it is: no departures.
-_OF_THE_RUN = ("config", "out", "name", "seed")
+_OF_THE_RUN = ("out", "name", "seed")
 
 
-def departures(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
-    """One line a field that a command line changes: ``departs from FILE: reward.encoder: RN50 -> embedded``.
+def preset_of(configs: Sequence[str]) -> Path | None:
+    """The preset that the last of these --config files is, or that the run began from whose config.yaml it is."""
+    for config in reversed(configs):
+        file = Path(config).resolve()
+        if file.name == "config.yaml" and file.with_name(NOTE).is_file():
+            file = PRESETS / file.with_name(NOTE).read_text().strip()
+        if file.parent == PRESETS and file.is_file():
+            return file
+    return None
 
-    ``arguments`` are what ``parser`` has accepted. Nothing departs from a --config outside of configs/paper.
-    """
-    files = [after for before, after in pairwise(arguments) if before == "--config"]
-    files += [argument.removeprefix("--config=") for argument in arguments if argument.startswith("--config=")]
-    lines = []
-    for file in files:
-        if Path(file).resolve().parent == PRESETS:
-            preset = flat(parser.parse_args(["--config", file]).as_dict())
-            asked = flat(parser.parse_args(list(arguments)).as_dict())
-            lines += [
-                f"departs from {file}: {name}: {preset.get(name, 'not set')} -> {asked.get(name, 'not set')}"
-                for name in {**preset, **asked}
-                if name.split(".")[0] not in _OF_THE_RUN and preset.get(name) != asked.get(name)
-            ]
-    return lines
+
+def departures(parser: ArgumentParser, preset: Path, config: RunConfig) -> list[str]:
+    """One line a field that ``config`` has otherwise: ``departs from FILE: reward.encoder: RN50 -> embedded``."""
+    begun = instantiate(parser, parser.parse_path(preset))
+    return [
+        f"departs from configs/paper/{preset.name}: {name}: {before} -> {now}"
+        for name, before, now in differences(begun, config)
+        if name not in _OF_THE_RUN
+    ]

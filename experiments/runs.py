@@ -134,6 +134,11 @@ def evaluate(act: Callable[[Any], Any], env: EnvConfig, evaluation: EvaluationCo
     }
 
 
+def rounded(value: float) -> str:
+    """To one decimal, and -0.04 to 0.0."""
+    return f"{round(value, 1) + 0.0:.1f}"
+
+
 def true_return(result: dict[str, Any]) -> str:
-    """The last line of every script; rounded first, because -0.04 would print as -0.0."""
-    return f"true return: {round(result['mean'], 1) + 0.0:.1f}"
+    """The last line of every script."""
+    return f"true return: {rounded(result['mean'])}"

@@ -32,7 +32,8 @@ import gymnasium as gym
 import numpy as np
 import yaml
 
-ALGORITHMS = ("ppo", "dqn", "sac")
+from settings import algorithm_of, read_settings
+
 REWARDS = {
     "clip": [],
     "constant": ["--reward.constant", "1"],
@@ -83,8 +84,7 @@ class Run:
 
 def script_of(config: Path) -> Path:
     """The script whose settings a config has; PPO's without any."""
-    settings = yaml.safe_load(config.read_text())
-    return Path(__file__).with_name(f"train_{next((name for name in ALGORITHMS if name in settings), 'ppo')}.py")
+    return Path(__file__).with_name(f"train_{algorithm_of(read_settings(config)) or 'ppo'}.py")
 
 
 def parse_args() -> tuple[argparse.Namespace, list[str]]:
@@ -104,6 +104,10 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
     for config in args.configs:
         if not config.is_file():
             parser.error(f"{config} is no file; required: a configuration of a training script")
+        try:
+            read_settings(config)
+        except ValueError as error:
+            parser.error(str(error))
     if args.seeds < 1 or args.jobs < 1:
         parser.error(f"--seeds {args.seeds} --jobs {args.jobs}; required: at least 1 of each")
     return args, extra

@@ -1,10 +1,15 @@
 """Configs: typed, frozen and strict; the docstring under a field is its line in --help."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat, PositiveInt
+
+ALGORITHMS = ("ppo", "dqn", "sac")
+"""What a config calls their settings; their scripts are train_NAME.py."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class EnvConfig:
 _OPTIONS = (
     "goal_weights",
     "negative_prompts",
+    "temperature",
     "scale",
     "shift",
     "standardize",
@@ -64,6 +70,8 @@ class RewardConfig:
     """Strength of the goal-baseline regularisation; 0 is the plain cosine."""
     device: str = "auto"
     """Of the reward model, e.g. cpu, cuda:1, mps."""
+    download_root: str | None = None
+    """The folder of released weights, where they are not in their library's own."""
     dtype: str = "auto"
     """Of the encoder: float32, bfloat16, float16."""
     resize_mode: Literal["squash", "crop", "pad"] | None = None
@@ -77,20 +85,20 @@ class RewardConfig:
     sentences, as ways to say one goal."""
     negative_prompts: list[str] | None = None
     """Pay the goal's probability in a softmax over these and itself (SoftmaxReward), in place of eq. 3."""
-    temperature: PositiveFloat = 0.01
-    """Of that softmax; larger ones pay more evenly."""
+    temperature: PositiveFloat | None = None
+    """Of that softmax; larger ones pay more evenly. null is the encoder's own, from its training."""
     scale: float = 1.0
     """Pay scale * R + shift; R differs by a few hundredths between frames."""
     shift: float = 0.0
     """What is added after scaling; it changes what surviving is worth where episodes end early."""
     standardize: bool = False
-    """Pay (R - mean) / std over all rewards so far (StandardizedReward), in place of scale and shift."""
+    """Pay (R - mean) / std over all rewards so far (Standardize), in place of scale and shift."""
     potential: bool = False
-    """Pay gamma R(s') - R(s), with the algorithm's gamma, after scale and shift: for coming closer, not for being
+    """Pay gamma R(s') - R(s), with the algorithm's gamma, after all of the above: for coming closer, not for being
     near."""
     env_weight: float = 0.0
-    """Add this much of the env's own reward, last of all. The film and vlmrm-wrap sweep show R, scaled and shifted:
-    without it, potential and standardize."""
+    """Add this much of the env's own reward, last of all. CLIP returns, which choose policy.zip, the film and
+    vlmrm-wrap sweep are of R, scaled and shifted: without it, potential and standardize."""
     render_every: PositiveInt = 1
     """Draw and score every k-th frame and pay for it until the next; also an episode's first and last step."""
     deferred: bool = False
@@ -110,6 +118,11 @@ class RewardConfig:
             raise ValueError("reward.scale is 0, and every reward would be the same; required: any other number")
         if self.goal_weights is not None and self.negative_prompts is not None:
             raise ValueError("reward.goal_weights and reward.negative_prompts are both set: leave one of them out")
+        if self.temperature is not None and self.negative_prompts is None:
+            raise ValueError(
+                f"reward.temperature is {self.temperature}, and there is no softmax that it could be of: give "
+                "reward.negative_prompts, or leave it out"
+            )
         if self.standardize and (self.scale, self.shift) != (1.0, 0.0):
             raise ValueError("reward.standardize undoes reward.scale and reward.shift: leave one or the other out")
         if self.control is not None:  # a configuration's options are CLIP's, and its control is run with it
@@ -158,7 +171,8 @@ class RunConfig:
     """Of envs, policy and exploration: the same seed repeats the run on the same machine."""
     total_steps: PositiveInt = 100_000
     """Env steps, all copies together; rounded up to whole rollouts (ppo.n_steps, dqn.train_freq or
-    sac.train_freq times env.n_envs)."""
+    sac.train_freq times env.n_envs). What follows the total (ppo.decay, dqn.exploration_fraction) makes a run that goes
+    on with more steps another than one that had them from the beginning."""
     save_every: PositiveInt = 10_000
     """Env steps between two saves of all that --resume needs, a replay buffer included; also saved when the
     training is stopped or ends."""
@@ -194,12 +208,17 @@ class OffPolicyConfig:
             raise ValueError(f"gradient_steps is {self.gradient_steps}; required: at least 1, or -1")
 
 
+def usage(prog: str) -> str:
+    return f"{prog} [--config FILE] [--FIELD VALUE ...]\n       {prog} --resume RUN [--total_steps STEPS]"
+
+
 def make_parser(config_class: type, prog: str, description: str) -> ArgumentParser:
     """A command line with one option per field of ``config_class``, and ``--config FILE``."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    usage = f"{prog} [--config FILE] [--FIELD VALUE ...]\n       {prog} --resume RUN [--total_steps STEPS]"
-    parser = ArgumentParser(prog, usage, description)
-    parser.add_argument("--config", action="config", help="YAML file with some or all of the fields")
+    parser = ArgumentParser(prog, usage(prog), description, allow_abbrev=False)
+    parser.add_argument("--config", action="config", metavar="FILE", help="YAML file with some or all of the fields")
+    # A heading, not an option: of an option YAML files could have the name.
+    parser.add_argument_group("a run that goes on", "--resume RUN: go on in this run folder, with its settings")
     parser.add_class_arguments(config_class)
     return parser
 
@@ -212,9 +231,38 @@ def instantiate(parser: ArgumentParser, parsed: Namespace) -> Any:
         parser.error(str(error))
 
 
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def read_settings(file: Path) -> dict[str, Any]:
+    """The YAML file's fields, unchecked; ValueError if it holds none."""
+    try:
+        settings = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is no YAML: {error}") from error
+    if not isinstance(settings, dict):
+        found = "empty" if settings is None else f"no YAML of fields, but {str(settings)[:40]!r}"
+        raise ValueError(f"{file} is {found}; required: a configuration of a training, such as those in configs/")
+    return settings
+
+
+def algorithm_of(settings: dict[str, Any]) -> str | None:
+    """Of which of ``ALGORITHMS`` these settings are; None if all are of no algorithm's own."""
+    return next((name for name in ALGORITHMS if name in settings), None)
+
+
+def differences(then: RunConfig, now: RunConfig) -> list[tuple[str, Any, Any]]:
+    """Name, value then and value now of each field that differs; one sentence is a list of one."""
+    before, after = _flat(vars(then)), _flat(vars(now))
+    pairs = [(name, before.get(name, "not set"), after.get(name, "not set")) for name in before | after]
+    return [(name, a, b) for name, a, b in pairs if _listed(a) != _listed(b)]
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """``{"env": {"id": 1}}`` -> ``{"env.id": 1}``."""
     fields: dict[str, Any] = {}
     for name, value in tree.items():
-        fields |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        value = asdict(value) if is_dataclass(value) else value
+        fields |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return fields

@@ -1,7 +1,5 @@
 """What an object remembers, as plain data; and of a whole sub-env, where its state is plain data: classic control."""
 
-import multiprocessing
-import signal
 from collections import deque
 from typing import Any
 
@@ -58,10 +56,3 @@ class Snapshots(gym.Wrapper):
         while isinstance(layers[-1], gym.Wrapper):
             layers.append(layers[-1].env)
         return layers
-
-
-def leaving_ctrl_c_to_the_parent(env: gym.Env) -> gym.Env:
-    """``env``. A terminal's Ctrl-C reaches env workers too, and they shall live until the training has ended."""
-    if multiprocessing.parent_process() is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return env

@@ -10,15 +10,14 @@
 All else is as in train_ppo.py: training.py says what is written, and how a run is stopped and resumed.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 from stable_baselines3 import DQN
-from stable_baselines3.common.vec_env import VecEnv
 
+from script import Script
 from settings import OffPolicyConfig, RunConfig
-from training import Script, train
-from vlmrm_wrap.sb3 import deferred_kwargs
+from training import train
 
 
 @dataclass(frozen=True)
@@ -54,19 +53,17 @@ class DQNRunConfig(RunConfig):
     dqn: DQNConfig = field(default_factory=DQNConfig)
 
 
-def make_dqn(config: DQNRunConfig, venv: VecEnv) -> DQN:
-    settings = asdict(config.dqn)
-    return DQN(
-        env=venv,
-        policy_kwargs={"net_arch": settings.pop("net_arch")},
-        stats_window_size=config.window,
-        seed=config.seed,
-        **settings,
-        **(deferred_kwargs(DQN, venv) if config.reward.deferred else {}),
-    )
-
-
-SCRIPT = Script("dqn", __doc__, DQNRunConfig, make_dqn, default="cartpole_dqn.yaml", rollout="train_freq")
+SCRIPT = Script(
+    "dqn",
+    __doc__,
+    DQNRunConfig,
+    DQN,
+    default="cartpole_dqn.yaml",
+    rollout="train_freq",
+    schedule=lambda dqn: (
+        None if dqn.exploration_initial_eps == dqn.exploration_final_eps else "dqn.exploration_fraction"
+    ),
+)
 
 
 def main() -> None:

@@ -8,21 +8,21 @@
         --reward.goal_prompts "a lander standing between the flags" --reward.baseline_prompts "a lander"
 
 A command line with neither --config nor an env starts from configs/cartpole_ppo.yaml; any field on it wins
-over the file. Writes runs/NAME and ends with one line, ``true return: 498.3``: the mean over the evaluation's
-episodes of the unmodified env. training.py says what is written, and how a run is stopped and resumed.
+over the file, wherever --config stands. Writes runs/NAME and ends with one line, ``true return: 498.3``: the mean
+over the evaluation's episodes of the unmodified env. training.py says what is written, and how a run is stopped and
+resumed.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
 from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import VecEnv
 
+from script import Script
 from settings import RunConfig
-from training import Script, train
-from vlmrm_wrap.sb3 import deferred_kwargs
+from training import train
 
 
 @dataclass(frozen=True)
@@ -72,19 +72,10 @@ class PPORunConfig(RunConfig):
     ppo: PPOConfig = field(default_factory=PPOConfig)
 
 
-def make_ppo(config: PPORunConfig, venv: VecEnv) -> PPO:
-    settings = asdict(config.ppo)
+def _arguments(settings: dict[str, Any]) -> dict[str, Any]:
     if settings.pop("decay"):
-        for name in ("learning_rate", "clip_range"):
-            settings[name] = _falling_from(settings[name])
-    return PPO(
-        env=venv,
-        policy_kwargs={"net_arch": settings.pop("net_arch"), "log_std_init": settings.pop("log_std_init")},
-        stats_window_size=config.window,
-        seed=config.seed,
-        **settings,
-        **(deferred_kwargs(PPO, venv) if config.reward.deferred else {}),
-    )
+        settings |= {name: _falling_from(settings[name]) for name in ("learning_rate", "clip_range")}
+    return settings
 
 
 def _falling_from(start: float) -> Callable[[float], float]:
@@ -92,7 +83,16 @@ def _falling_from(start: float) -> Callable[[float], float]:
     return lambda remaining: start * remaining
 
 
-SCRIPT = Script("ppo", __doc__, PPORunConfig, make_ppo, default="cartpole_ppo.yaml", rollout="n_steps")
+SCRIPT = Script(
+    "ppo",
+    __doc__,
+    PPORunConfig,
+    PPO,
+    default="cartpole_ppo.yaml",
+    rollout="n_steps",
+    schedule=lambda ppo: "ppo.decay" if ppo.decay else None,
+    arguments=_arguments,
+)
 
 
 def main() -> None:

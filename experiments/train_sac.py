@@ -9,16 +9,15 @@
 All else is as in train_ppo.py: training.py says what is written, and how a run is stopped and resumed.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Literal
 
 from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 from stable_baselines3 import SAC
-from stable_baselines3.common.vec_env import VecEnv
 
+from script import Script
 from settings import OffPolicyConfig, RunConfig
-from training import Script, train
-from vlmrm_wrap.sb3 import deferred_kwargs
+from training import train
 
 
 @dataclass(frozen=True)
@@ -56,21 +55,7 @@ class SACRunConfig(RunConfig):
     sac: SACConfig = field(default_factory=SACConfig)
 
 
-def make_sac(config: SACRunConfig, venv: VecEnv) -> SAC:
-    settings = asdict(config.sac)
-    return SAC(
-        env=venv,
-        policy_kwargs={"net_arch": settings.pop("net_arch"), "log_std_init": settings.pop("log_std_init")},
-        stats_window_size=config.window,
-        seed=config.seed,
-        **settings,
-        **(deferred_kwargs(SAC, venv) if config.reward.deferred else {}),
-    )
-
-
-SCRIPT = Script(
-    "sac", __doc__, SACRunConfig, make_sac, default="mountain_car_continuous_sac.yaml", rollout="train_freq"
-)
+SCRIPT = Script("sac", __doc__, SACRunConfig, SAC, default="mountain_car_continuous_sac.yaml", rollout="train_freq")
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from stable_baselines3.common.monitor import Monitor
 from vlmrm_wrap import CLIPRewardModel, CLIPRewardVectorWrapper, CLIPRewardWrapper, UnknownPromptWarning, make_vec
 from vlmrm_wrap.insight.doctor import doctor
 from vlmrm_wrap.insight.landscape import landscape
-from vlmrm_wrap.insight.sweep import sweep
+from vlmrm_wrap.insight.sweep import SCORES, sweep
 from vlmrm_wrap.insight.video import video
 from vlmrm_wrap.sb3 import CLIPRewardLogger, CLIPRewardVecEnv, make_vec_env
 
@@ -168,8 +168,8 @@ alphas need no new film.""")
 recording = video(
     plain, model, lambda obs: ppo.predict(obs, deterministic=True)[0], options.out / "episode.mp4", max_steps=100
 )
-recording.save(options.out / "scores.npz")
-print(sweep(options.out / "scores.npz"))
+recording.save(options.out / SCORES)
+print(sweep(options.out / SCORES))
 
 for each in (env, plain, venv, test_env):
     each.close()

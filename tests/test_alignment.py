@@ -27,6 +27,7 @@ class Script:
     def __init__(self, callback, num_envs=1):
         env = CLIPRewardVecEnv.__new__(CLIPRewardVecEnv)
         env.num_envs, self.env = num_envs, env
+        self.lengths = np.zeros(num_envs, int)
         self.logger, self.num_timesteps = Logger(None, []), 0
         self.get_env = lambda: env
         self.callback = callback
@@ -39,7 +40,8 @@ class Script:
         for name, values in infos.items():
             for row, value in zip(rows, values, strict=True):
                 row[name] = value
-        self.env.latest_rewards = np.array(clip, np.float32)
+        self.env.latest_rewards, self.env.latest_lengths = np.array(clip, np.float32), self.lengths + 1
+        self.lengths = np.where(dones, 0, self.lengths + 1)
         self.callback.update_locals({"infos": rows, "dones": np.array(dones)})
         self.callback.on_step()
 
@@ -165,6 +167,24 @@ def test_an_episode_goes_on_where_a_training_goes_on():
     assert [episode[:2] for episode in callback._episodes] == returns
     algo.learn(4, callback=callback)  # from the beginning, in a new episode
     assert callback._returns[0].tolist() == [sum(10_400 + t for t in range(1, 5)), 410]
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_parts_of_two_episodes_are_not_one(deferred):
+    """A reset cuts an episode short, and who comes in its middle has not seen its beginning."""
+    venv = CLIPRewardVecEnv(make_vec_env(lambda: PaintedEnv(1, (6,)), 1), PaintedReward(), deferred=deferred)
+    buffer = deferred_kwargs(PPO, venv) if deferred else {}
+    algo = PPO("MlpPolicy", venv, n_steps=4, batch_size=4, n_epochs=1, device="cpu", **buffer)
+    algo.learn(4)
+    late = RewardAlignment()
+    algo.learn(8, callback=late, reset_num_timesteps=False)  # the last 2 steps of the first episode, all of the second
+    returns = [(sum(10_000 + 100 * e + t for t in range(1, 7)), sum(100 + t for t in range(1, 7))) for e in (1, 2, 3)]
+    assert [episode[:2] for episode in late._episodes] == returns[1:2]
+    algo.learn(4, callback=late, reset_num_timesteps=False)  # 4 of the third
+    algo._last_obs = venv.reset()
+    algo.learn(8, callback=late, reset_num_timesteps=False)
+    fourth = (returns[2][0] + 600, returns[2][1])
+    assert [episode[:2] for episode in late._episodes] == [returns[1], fourth]
 
 
 def test_off_policy_logs_have_it(tmp_path):

@@ -93,6 +93,23 @@ def test_evaluate_repeats_the_number(trained: tuple[Path, list[str]]) -> None:
     assert again[-1] == lines[-1]
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "config.yaml is empty"),
+        ("env: {\nid", "config.yaml is no YAML"),
+        ("env: {id: 1}", "has the settings of none"),
+    ],
+)
+def test_evaluate_names_a_broken_config(tmp_path: Path, monkeypatch, capsys, content: str, message: str) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    (tmp_path / "config.yaml").write_text(content)
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", str(tmp_path)])
+    with pytest.raises(SystemExit) as left:
+        importlib.import_module("evaluate").main()
+    assert message in f"{left.value.code}{capsys.readouterr().err}"
+
+
 def test_same_seed_same_run_and_nothing_overwritten(trained: tuple[Path, list[str]]) -> None:
     folder, lines = trained
     before = (folder / "progress.csv").read_bytes()
@@ -134,10 +151,14 @@ def test_another_env_from_fields_alone(tmp_path: Path, reward: tuple[object, ...
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
-@pytest.mark.parametrize("kind", ["sigterm", "ctrl-c"])
-def test_a_signal_saves_and_leaves(tmp_path: Path, kind: str) -> None:
-    """SIGTERM goes to the script; Ctrl-C in a terminal goes to its env workers as well."""
-    workers = ["--env.vec", "subproc", "--env.start_method", "fork"] if kind == "ctrl-c" else []
+@pytest.mark.parametrize(
+    ("signum", "start_method"),
+    [(signal.SIGTERM, None), (signal.SIGINT, "fork"), (signal.SIGTERM, "fork"), (signal.SIGTERM, "forkserver")],
+    ids=["sigterm", "ctrl-c", "sigterm to all", "sigterm to all and their server"],
+)
+def test_a_signal_saves_and_leaves(tmp_path: Path, signum: int, start_method: str | None) -> None:
+    """Ctrl-C in a terminal and SIGTERM from a job manager go to env workers, and who starts them, as well."""
+    workers = ["--env.vec", "subproc", "--env.start_method", start_method] if start_method else []
     arguments = [*TINY, "--total_steps", "1_000_000", *workers]
     with subprocess.Popen(
         command("train_ppo.py", *arguments),
@@ -149,18 +170,19 @@ def test_a_signal_saves_and_leaves(tmp_path: Path, kind: str) -> None:
     ) as process:
         folder = tmp_path / "runs" / "CartPole-v1-seed0"
         wait_until(lambda: (folder / "policy.zip").exists() or process.poll() is not None, seconds=60)
-        if kind == "sigterm":
-            process.terminate()
+        if workers:
+            os.killpg(process.pid, signum)
         else:
-            os.killpg(process.pid, signal.SIGINT)
+            process.send_signal(signum)
         output, errors = process.communicate(timeout=30)
-    assert process.returncode == (143 if kind == "sigterm" else 130), errors
+    assert process.returncode == 128 + signum, errors
     assert "Traceback" not in errors
+    assert "stopped at once" not in errors
     steps = int(re.match(r"stopped after (\d+) steps", output.splitlines()[-1])[1])
     assert output.splitlines()[-1].endswith(f"goes on from {steps}")
     for name in ("config.yaml", "progress.csv", "policy.zip", "final_policy.zip", "learning_curves.png"):
         assert (folder / name).stat().st_size > 0
-    if workers:
+    if signum == signal.SIGINT:
         lines, _ = run(tmp_path, "train_ppo.py", "--resume", folder, "--total_steps", steps + 100)
         assert lines[-1].startswith("true return: ")
     wait_until(lambda: not group_is_alive(process.pid), seconds=10)
@@ -232,6 +254,15 @@ def test_a_loaded_policy_sees_the_observations_of_its_training(runs, tmp_path: P
 @pytest.mark.parametrize(("mean", "line"), [(498.25, "498.2"), (-0.04, "0.0"), (-123.46, "-123.5")])
 def test_the_last_line(runs, mean: float, line: str) -> None:
     assert runs.true_return({"mean": mean}) == f"true return: {line}"
+
+
+def test_evaluate_prints_no_minus_zero(trained: tuple[Path, list[str]], monkeypatch, capsys) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    evaluate = importlib.import_module("evaluate")
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: {"mean": -0.04, "min": -0.04, "max": -0.0})
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", str(trained[0])])
+    evaluate.main()
+    assert capsys.readouterr().out == "2 episodes: min 0.0, max 0.0\ntrue return: 0.0\n"
 
 
 @pytest.fixture
@@ -419,6 +450,11 @@ class TestSeedStudy:
         assert not saved.exists()
         one.start(["--total_steps", "16"])
         assert "--resume" not in started[3]
+
+    def test_a_broken_config_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "broken.yaml").write_text("env: {")
+        _, errors = run(tmp_path, "seed_study.py", "broken.yaml", code=2)
+        assert "error: broken.yaml is no YAML" in errors
 
     def test_a_failed_training_is_named(self, tmp_path: Path) -> None:
         arguments = ["--rewards", "constant", "--seeds", 1, "--out", "study", "--no_such_option", "1"]

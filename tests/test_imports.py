@@ -18,7 +18,8 @@ ALLOWED = {
     "rendering": {"screens"},
     "workers": {"protocols"},
     "frames": {"protocols", "rendering", "workers"},
-    "wrappers": {"protocols", "rendering", "workers", "frames", "wrappers"},
+    "standardizing": set(),
+    "wrappers": {"protocols", "rendering", "workers", "frames", "standardizing", "wrappers"},
     "tasks": {"rendering", "wrappers", "tasks"},
     "sb3": {"protocols", "rendering", "workers", "frames", "wrappers", "sb3", "insight"},  # insight.metrics: numpy only
     "reward": {"protocols"},
@@ -32,7 +33,7 @@ ALLOWED = {
     "reward_model": {
         *("protocols", "reward", "preprocess", "encoders", "settings", "similarities", "cache", "cache_files"),
     },
-    "options": {"protocols"},
+    "options": {"protocols", "standardizing"},
     "prompts": {"protocols", "options"},
     "insight": {path.stem for path in PACKAGE.iterdir()},
     "__main__": set(),

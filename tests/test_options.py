@@ -27,6 +27,7 @@ from vlmrm_wrap import (
     UnknownPromptWarning,
     WeightedGoals,
 )
+from vlmrm_wrap.encoders.protocol import TwoTowers
 from vlmrm_wrap.protocols import FrameScores, as_reward_model, recipe_of
 from vlmrm_wrap.sb3 import CLIPRewardVecEnv
 
@@ -86,8 +87,15 @@ REWARDS = np.float32(np.random.default_rng(1).normal(0.8, 0.05, 40))
 
 def test_standardised_rewards_are_measured_by_all_until_then():
     got = StandardizedReward(Scripted(REWARDS)).score(blank(40)).rewards
-    wanted = [0.0] + [(REWARDS[i] - REWARDS[: i + 1].mean()) / REWARDS[: i + 1].std() for i in range(1, 40)]
+    wanted = [0.0] + [(REWARDS[i] - REWARDS[: i + 1].mean()) / (REWARDS[: i + 1].std() + 1e-5) for i in range(1, 40)]
     np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
+def test_what_rounding_leaves_of_one_reward_is_no_spread():
+    noisy = np.float32(0.8) + np.float32(np.random.default_rng(0).uniform(-1e-7, 1e-7, 1000))
+    assert len(set(noisy.tolist())) > 2
+    paid = StandardizedReward(Scripted(noisy)).score(blank(1000)).rewards
+    assert np.abs(paid).max() < 0.02
 
 
 def test_standardised_rewards_do_not_depend_on_the_batches():
@@ -120,14 +128,72 @@ def test_statistics_stand_still_for_evaluation():
     model = StandardizedReward(Scripted([0.0, 1.0, 2.0, 2.0]))
     model.score(blank(2))
     model.training = False
-    assert model.score(blank(2)).rewards.tolist() == [3.0, 3.0]  # mean 0.5, std 0.5
+    assert model.score(blank(2)).rewards == pytest.approx(3.0, abs=1e-4)  # mean 0.5, std 0.5
     assert model.state_dict()["count"] == 2
 
 
-@pytest.mark.parametrize("state", [{}, {"count": 1, "mean": 0.0, "squares": math.nan}, {"count": 1, "mean": 0}])
+def test_an_option_outside_stops_and_starts_the_statistics_inside():
+    innermost = StandardizedReward(Scripted(REWARDS))
+    middle = StandardizedReward(ScaledReward(innermost))
+    outside = ScaledReward(middle)
+    assert outside.training
+    outside.training = False
+    assert [option.training for option in (outside, middle, innermost)] == [False] * 3
+    outside.score(blank(4))
+    assert middle.state_dict()["count"] == innermost.state_dict()["count"] == 0
+    outside.training = True
+    outside.score(blank(4))
+    assert middle.state_dict()["count"] == innermost.state_dict()["count"] == 4
+
+
+STATE = {"count": 3, "mean": 0.5, "squares": 0.1}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        None,
+        [3, 0.5, 0.1],
+        {"count": 1, "mean": 0},
+        STATE | {"squares": math.nan},
+        STATE | {"squares": -0.1},
+        STATE | {"squares": "0.1"},
+        STATE | {"mean": None},
+        STATE | {"mean": math.inf},
+        {"count": -1, "mean": 0.5, "squares": 0},
+        {"count": True, "mean": 0.5, "squares": 0},
+        STATE | {"count": 1.5},
+        STATE | {"count": "3"},
+        STATE | {"count": 0},
+        STATE | {"count": 1},
+        STATE | {"sum": 1.5},
+        STATE | {"model": {}},
+    ],
+)
 def test_another_state_is_refused(state):
-    with pytest.raises(ValueError, match="count, mean and squares"):
-        StandardizedReward(Scripted([])).load_state_dict(state)
+    model = StandardizedReward(Scripted([]))
+    model.load_state_dict(STATE)
+    with pytest.raises(ValueError, match=r"count, mean and squares|the state has one of the model inside"):
+        model.load_state_dict(state)
+    assert model.state_dict() == STATE
+
+
+def test_a_state_is_that_of_the_whole_nest(model, monkeypatch):
+    def nest():
+        return ScaledReward(StandardizedReward(ScaledReward(StandardizedReward(SoftmaxReward(model, ["a cart"])))))
+
+    option, other, fresh = nest(), nest(), nest()
+    option.score(FRAMES)
+    state = pickle.loads(pickle.dumps(option.state_dict()))
+    other.load_state_dict(state)
+    monkeypatch.setattr(model.encoder, "encode_image", None)  # nothing is encoded again
+    np.testing.assert_array_equal(scored(other), scored(option))
+    assert other.state_dict() == option.state_dict()
+    assert other.cache_info.hits == 5
+    fresh.load_state_dict({name: state[name] for name in STATE})  # the outer statistics alone
+    assert fresh.state_dict()["count"] == 5
+    assert fresh.model.model.state_dict()["count"] == 0
 
 
 # --- prompts -------------------------------------------------------------------------------------------------
@@ -193,6 +259,40 @@ def test_softmax_is_the_probability_of_the_goal(model):
     np.testing.assert_allclose(scores[1:], scored(model)[1:], atol=1e-6)
     tiny = SoftmaxReward(model, ["pole and cart"], temperature=1e-5)  # nothing overflows
     assert set(scored(tiny)[0].round(6)) <= {0.0, 1.0}
+
+
+def test_softmax_is_as_sharp_as_the_encoder_was_trained(model, monkeypatch):
+    own = SoftmaxReward(model, ["a cart"])
+    assert own.temperature == 1 / model.encoder.logit_scale
+    assert recipe_of(own)["temperature"] == own.temperature  # another version of the encoder pays the same
+    monkeypatch.setattr(model.encoder, "logit_scale", 20.0)
+    assert SoftmaxReward(model, ["a cart"]).temperature == 0.05
+    monkeypatch.delattr(model.encoder, "logit_scale")
+    monkeypatch.delattr(TwoTowers, "logit_scale")
+    assert SoftmaxReward(model, ["a cart"]).temperature == 0.01
+
+
+@pytest.mark.parametrize("negative", ["pole upright", " Pole  UPRIGHT "])
+def test_the_goal_is_no_negative(model, negative, monkeypatch):
+    with pytest.raises(ValueError, match=r"the negative '.*' is a goal of the model; required: something else"):
+        SoftmaxReward(model, ["a cart", negative])
+    with pytest.raises(ValueError, match="is a goal of the model"):
+        SoftmaxReward(model.with_settings(goal_prompts=["a cart", "pole upright"]), [negative])
+    monkeypatch.setattr(CLIPRewardModel, "from_pretrained", None)  # from a recipe, before weights load
+    with pytest.raises(ValueError, match="is a goal of the model"):
+        SoftmaxReward(model.recipe, [negative])
+
+
+def test_the_goal_in_other_words_is_no_negative(model):
+    """What the tokenizer makes the same."""
+    with pytest.raises(ValueError, match="the negative 'pole upright&#32;' is the goal, as an embedding"):
+        SoftmaxReward(model, ["pole upright&#32;"])
+
+
+def test_only_rewards_of_one_goal_and_baseline_have_constants(model):
+    assert ScaledReward(StandardizedReward(model)).constants == model.constants
+    for option in (SoftmaxReward(model, ["a cart"]), WeightedGoals(model, ["a cart"], [2])):
+        assert not hasattr(ScaledReward(option), "constants")
 
 
 PROMPTS = ["pole upright", "a cart", "pole upright", "an empty room"]
@@ -384,12 +484,15 @@ def test_prompts_for_another_number_of_sub_envs_are_refused_at_once(model, wrap)
         (lambda m: ScaledReward(m, scale="2"), TypeError, "scale must be a number"),
         (lambda m: ScaledReward("model"), TypeError, "reward_model is 'model'"),
         (lambda m: WeightedGoals(m, ["a", "b"], [1]), ValueError, "2 goals and 1 weights"),
+        (lambda m: WeightedGoals(m, ["a", "b"], [0, 0.0]), ValueError, r"weights are \[0.0, 0.0\]"),
         (lambda m: WeightedGoals(m, ["a", "b"], [1, math.nan]), ValueError, "a weight must be finite"),
         (lambda m: WeightedGoals(m, ["a", "b"], [1, 2], ["c"]), ValueError, "2 goals and 1 baselines"),
         (lambda m: WeightedGoals(m, "a cart", [1]), TypeError, "goals must be a list of sentences"),
         (lambda m: WeightedGoals(m, ["pole and cart"], [1]), ValueError, "goal and baseline are the same"),
         (lambda m: PerEnvPrompts(m, []), ValueError, "goals is empty"),
-        (lambda m: PerEnvPrompts(PaintedReward(), ["a"]), TypeError, "needs a CLIPRewardModel"),
+        (lambda m: PerEnvPrompts(PaintedReward(), ["a"]), TypeError, "needs the CLIPRewardModel itself"),
+        (lambda m: WeightedGoals(ScaledReward(m), ["a"], [1]), TypeError, r"go outside, ScaledReward\(WeightedGoals"),
+        (lambda m: SoftmaxReward(WeightedGoals(m, ["a"], [1]), ["b"]), TypeError, "PerEnvPrompts there is one"),
         (lambda m: SoftmaxReward(m, []), ValueError, "negatives is empty"),
         (lambda m: SoftmaxReward(m, ["a"], temperature=0), ValueError, "temperature is 0"),
         (lambda m: as_reward_model({"option": "Magic", "model": m.recipe}), ValueError, "'Magic'.*known: ScaledRew"),

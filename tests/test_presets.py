@@ -23,22 +23,35 @@ POSES = {
 
 
 @pytest.fixture
-def scripts(monkeypatch):
-    """Preset -> its script's parser."""
+def script_of(monkeypatch):
+    """Preset -> its script."""
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     import train_dqn
     import train_sac
-    from settings import make_parser
 
-    classes = {"dqn": train_dqn.DQNRunConfig, "sac": train_sac.SACRunConfig}
-    return lambda path: make_parser(classes["dqn" if "dqn" in path.stem else "sac"], "train", "")
+    return lambda path: (train_dqn if "dqn" in path.stem else train_sac).SCRIPT
+
+
+@pytest.fixture
+def departures(script_of, capsys):
+    """Of a command line without its script: what is printed without ``departs from configs/paper/FILE: ``."""
+    from command_line import read_command_line
+
+    def printed(path: Path, *arguments: str) -> list[str]:
+        read_command_line(script_of(path), arguments)
+        lines = capsys.readouterr().out.splitlines()
+        head = f"departs from configs/paper/{path.name}: "
+        assert all(line.startswith(head) for line in lines), lines
+        return [line.removeprefix(head) for line in lines]
+
+    return printed
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
-def test_presets_are_strict_and_say_what_was_measured(path, scripts, tmp_path):
+def test_presets_are_strict_and_say_what_was_measured(path, script_of, tmp_path):
     from settings import instantiate
 
-    parser = scripts(path)
+    parser = script_of(path).parser()
     config = instantiate(parser, parser.parse_args(["--config", str(path)]))
     header = "\n".join(line for line in path.read_text().splitlines() if line.startswith("#"))
     assert f"--config configs/paper/{path.name}" in header
@@ -75,50 +88,59 @@ def test_humanoids_differ_in_words_only():
     assert all(other == first for other in others)
 
 
-def test_what_a_run_departs_from(scripts):
-    from presets import departures
+CARTPOLE = ROOT / "configs" / "paper" / "cartpole_dqn.yaml"
+KNEELING = ROOT / "configs" / "paper" / "humanoid_kneeling.yaml"
 
-    path = ROOT / "configs" / "paper" / "cartpole_dqn.yaml"
-    parser = scripts(path)
+
+def test_what_a_run_departs_from(departures):
     own = ["--out", "elsewhere", "--name", "mine", "--seed", "4", "--reward.alpha", "0.5"]
-    assert departures(parser, ["--config", str(path), *own]) == []
+    assert departures(CARTPOLE, "--config", str(CARTPOLE), *own) == []
     changed = ["--reward.encoder", "embedded", "--env.kwargs.sutton_barto_reward", "true", "--dqn.net_arch", "[32]"]
-    assert departures(parser, [f"--config={path}", *own, *changed]) == [
-        f"departs from {path}: reward.encoder: RN50 -> embedded",
-        f"departs from {path}: dqn.net_arch: [256, 256] -> [32]",
-        f"departs from {path}: env.kwargs.sutton_barto_reward: not set -> True",
+    assert departures(CARTPOLE, *changed, f"--config={CARTPOLE}", *own) == [
+        "reward.encoder: RN50 -> embedded",
+        "dqn.net_arch: [256, 256] -> [32]",
+        "env.kwargs.sutton_barto_reward: not set -> True",
     ]
 
 
-def test_another_config_is_nobodys_preset(scripts, tmp_path):
-    from presets import departures
+@pytest.mark.parametrize(
+    ("change", "lines"),
+    [
+        (["--env.kwargs.camera.distance", "5"], ["env.kwargs.camera.distance: 3.5 -> 5"]),
+        (["--reward.constant", "1"], ["reward.deferred: True -> False", "reward.constant: None -> 1.0"]),
+        (["--reward.goal_prompts", "[a humanoid robot kneeling]"], []),
+        (["--reward.goal_prompts", "[kneeling]"], ["reward.goal_prompts: a humanoid robot kneeling -> ['kneeling']"]),
+    ],
+)
+def test_what_is_printed_is_what_departs(departures, change, lines):
+    """No more, such as the rest of a camera, and no less, such as the options that a control does without."""
+    assert departures(KNEELING, "--config", str(KNEELING), *change) == lines
 
-    path = tmp_path / "cartpole_dqn.yaml"
-    path.write_text((ROOT / "configs" / "paper" / path.name).read_text())
-    assert departures(scripts(path), ["--config", str(path), "--reward.encoder", "embedded"]) == []
+
+def test_another_config_is_nobodys_preset(departures, tmp_path):
+    path = tmp_path / CARTPOLE.name
+    path.write_text(CARTPOLE.read_text())
+    assert departures(path, "--config", str(path), "--reward.encoder", "embedded") == []
+
+
+def test_a_run_is_of_the_preset_that_its_folder_names(departures, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(CARTPOLE.read_text())
+    assert departures(CARTPOLE, "--config", str(path), "--reward.alpha", "0") == []
+    for note, lines in ((CARTPOLE.name, ["reward.alpha: 0.5 -> 0.0"]), ("gone.yaml", []), ("../cartpole_dqn.yaml", [])):
+        (tmp_path / "preset.txt").write_text(note + "\n")
+        assert departures(CARTPOLE, "--config", str(path), "--reward.alpha", "0") == lines
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
-def test_the_smoke_run_changes_lengths_only(path, scripts):
+def test_the_smoke_run_changes_lengths_only(path, departures):
     """Its command line is one that the script takes; prompts, alpha and the like stay the preset's."""
-    from presets import departures
     from smoke import command
 
-    arguments = command(path, "out")[2:]
-    changed = {line.split(": ")[1] for line in departures(scripts(path), arguments)}
+    changed = {line.split(": ")[0] for line in departures(path, *command(path, "out")[2:])}
     kept = {"reward.goal_prompts", "reward.alpha", "env.id", "env.vec", "reward.deferred", "env.kwargs.width"}
     assert "reward.encoder" in changed
     assert not changed & kept
-
-
-def test_the_script_prints_it(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    import train_dqn
-    from training import _read_arguments
-
-    path = ROOT / "configs" / "paper" / "cartpole_dqn.yaml"
-    _read_arguments(train_dqn.SCRIPT, ["--config", str(path), "--reward.alpha", "0"])
-    assert capsys.readouterr().out == f"departs from {path}: reward.alpha: 0.5 -> 0.0\n"
 
 
 @pytest.mark.parametrize(

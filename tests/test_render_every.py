@@ -9,7 +9,14 @@ from fakes import PaintedEnv, PaintedReward, painted_value
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from vlmrm_wrap import CLIPRewardVectorWrapper, CLIPRewardWrapper, FrameCapture, RenderEvery
+from vlmrm_wrap import (
+    CLIPRewardModel,
+    CLIPRewardVectorWrapper,
+    CLIPRewardWrapper,
+    FrameCapture,
+    RenderEvery,
+    ScaledReward,
+)
 from vlmrm_wrap.sb3 import CLIPRewardVecEnv
 
 LENGTHS = (8, 3, 1)
@@ -70,6 +77,35 @@ def test_stable_baselines():
     venv.reset()
     assert [float(venv.step([0])[1][0]) for _ in SHOWN] == REWARDS
     assert base.envs[0].unwrapped.renders == DRAWN
+
+
+def wrapped(kind, model):
+    """A held env in a wrapper of each kind."""
+    if kind == "single":
+        return CLIPRewardWrapper(make(), model)
+    if kind == "vector":
+        return CLIPRewardVectorWrapper(SyncVectorEnv([lambda: FrameCapture(make())] * 2), model)
+    return CLIPRewardVecEnv(DummyVecEnv([lambda: FrameCapture(PaintedEnv(1)), lambda: FrameCapture(make())]), model)
+
+
+@pytest.mark.parametrize("kind", ["single", "vector", "vec_env"])
+def test_without_a_cache_a_held_frame_costs_as_much_and_it_says_so(kind, monkeypatch):
+    model = CLIPRewardModel.from_pretrained("embedded", goal_prompts="pole upright", alpha=0.0, device="cpu")
+    without = CLIPRewardModel(model.encoder, goal_prompts="pole upright", alpha=0.0, cache=False)
+    with pytest.warns(UserWarning, match="RenderEvery shows frames again, and with cache=False") as caught:
+        wrapped(kind, ScaledReward(without))
+    assert [warning.filename for warning in caught] == [__file__]
+    wrapped(kind, PaintedReward())
+    CLIPRewardWrapper(PaintedEnv(), without)
+    env = wrapped(kind, ScaledReward(model))
+    env.reset()
+    encoded = []
+    encode = model.encoder.encode_image
+    monkeypatch.setattr(model.encoder, "encode_image", lambda images: (encoded.append(len(images)), encode(images))[1])
+    for _ in range(EVERY):
+        env.step(0 if kind == "single" else [0, 0])
+    held = sum(encoded) - (3 if kind == "vec_env" else 0)  # of the env that holds none
+    assert held == 1, "the first is drawn and the others held"
 
 
 def test_a_render_after_a_reset_is_drawn_anew():

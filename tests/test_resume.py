@@ -1,10 +1,12 @@
 """A training that was interrupted and resumed is the one that was not, to the bit; what can't be resumed is refused."""
 
 import csv
+import gc
 import os
 import re
 import signal
 import sys
+import weakref
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -30,7 +32,8 @@ TRAININGS = {
     "ppo": [
         *("--env.id", "MountainCarContinuous-v0", "--env.reset_options", "{low: -1.0, high: 0.0}"),
         *("--env.rescale_obs", "true", "--normalize.obs", "true", "--normalize.reward", "true"),
-        *("--reward.goal_prompts", "a car at the flag", "--reward.alpha", "0"),
+        *("--reward.goal_prompts", "a car at the flag", "--reward.alpha", "0", "--reward.deferred", "true"),
+        *("--reward.standardize", "true", "--reward.potential", "true", "--reward.env_weight", "0.1"),
         *("--ppo.use_sde", "true", "--ppo.decay", "true", *TINY_PPO),
     ],
     "dqn": [
@@ -95,10 +98,11 @@ def kill() -> None:
 
 def end_state(folder: Path) -> dict[str, Any]:
     """All that the run remembers at its end."""
-    from resume import _from_bytes, read_state
+    from algorithm_state import from_bytes
+    from resume import read_state
 
     state = read_state(folder)
-    state["tensors"] = _from_bytes(state["tensors"])
+    state["tensors"] = from_bytes(state["tensors"])
     for info in state["algo"]["ep_info_buffer"]:
         info.pop("t")  # wall time
     for name in ("files", "logged"):  # progress.csv is compared by itself; times are logged
@@ -150,6 +154,35 @@ def test_resumed_is_uninterrupted(train, algorithm: str, capsys: pytest.CaptureF
     assert (whole / "evaluation.json").read_text() == (parts / "evaluation.json").read_text()
 
 
+def test_what_was_put_back_is_let_go_of(train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A saved replay buffer may be gigabytes, and the training fills another."""
+    import command_line
+
+    class State(dict):
+        """A dict can't be watched."""
+
+    watched: list[weakref.ref] = []
+
+    def watched_state(folder: Path) -> State:
+        state = State(read_state(folder))
+        watched.extend([weakref.ref(state), *map(weakref.ref, state["buffer"]["arrays"].values())])
+        return state
+
+    def look() -> None:
+        gc.collect()
+        alive.append([ref() is not None for ref in watched])
+
+    alive: list[list[bool]] = []
+    read_state = command_line.read_state
+    monkeypatch.setattr(command_line, "read_state", watched_state)
+    arguments = [*TRAININGS["dqn"], *SHORT, "--save_every", "32", "--name", "mine"]
+    with pytest.raises(Killed):
+        train("dqn", "parts", *arguments, at=80, do=kill)
+    train("dqn", "parts", "--resume", "runs/mine", at=72, do=look)
+    assert len(watched) > 5
+    assert alive == [[False] * len(watched)]
+
+
 def test_the_states_of_env_workers_are_restored(train) -> None:
     arguments = [*CONSTANT, *SHORT, *TINY_PPO, "--env.vec", "subproc", "--env.start_method", "fork", "--name", "mine"]
     whole = train("ppo", "whole", *arguments)
@@ -175,6 +208,23 @@ def test_other_envs_begin_new_episodes_and_say_so(train, capsys: pytest.CaptureF
     assert rows(folder)[-1]["time/total_timesteps"] == "128"
 
 
+def test_an_episode_that_a_stop_cut_short_counts_nowhere(train) -> None:
+    """Else returns of two episodes would be compared as one: an agent that was stopped often would seem to improve."""
+    arguments = ["--env.id", "FrozenLake-v1", "--reward.goal_prompts", "the elf at the goal", "--reward.alpha", "0"]
+    arguments += ["--reward.standardize", "true", *TINY_PPO, *SHORT, "--window", "16", "--name", "mine"]
+    with pytest.raises(Killed):
+        train("ppo", "parts", *arguments, "--save_every", "32", at=80, do=kill)  # saved 8 steps into an episode
+    folder = train("ppo", "parts", "--resume", "runs/mine")
+    _, alignment, watch, standardize = end_state(folder)["others"]
+    episodes = np.array(alignment["_episodes"])
+    assert len(episodes) == 8  # of 12 steps, 2 of the 64 steps each before the kill and 2 of those after
+    np.testing.assert_allclose(episodes[:, 0], list(watch["clip_returns"]))
+    assert 0 < episodes[:, 0].min() <= episodes[:, 0].max() < 12  # not standardised: sums of cosines
+    assert standardize["_count"] == 128
+    logged = [row["rollout/ep_clip_rew_mean"] for row in rows(folder)]
+    assert 0 < max(map(float, filter(None, logged))) < 12
+
+
 def test_a_finished_run_goes_on_with_more_steps(train) -> None:
     """It is the run that had them from the beginning, where no setting follows the total."""
     arguments = [*CONSTANT, *SHORT, *TINY_PPO, "--name", "mine"]
@@ -188,6 +238,74 @@ def test_a_finished_run_goes_on_with_more_steps(train) -> None:
     # how much of the training remains is the one thing that follows the total
     assert set(differences(now, then)) <= {"state.algo._current_progress_remaining"}
     assert rows(parts) == rows(whole)
+
+
+@pytest.mark.parametrize(("decay", "said"), [("true", "ppo.decay follows it"), ("false", "")])
+def test_a_schedule_that_follows_the_total_is_said(train, capsys: pytest.CaptureFixture[str], decay, said) -> None:
+    train("ppo", "parts", *CONSTANT, *SHORT, *TINY_PPO, "--ppo.decay", decay, "--name", "mine")
+    Path("runs/mine/evaluation.json").unlink()
+    capsys.readouterr()
+    train("ppo", "parts", "--resume", "runs/mine")
+    assert "follows it" not in capsys.readouterr().err
+    train("ppo", "parts", "--resume", "runs/mine", "--total_steps", "160")
+    errors = capsys.readouterr().err
+    assert ("total_steps was 128 and is 160" in errors) == bool(said)
+    assert said in errors
+
+
+def test_schedules_of_dqn(train) -> None:
+    import train_dqn
+    from train_dqn import DQNConfig
+
+    assert train_dqn.SCRIPT.schedule(DQNConfig()) == "dqn.exploration_fraction"
+    assert train_dqn.SCRIPT.schedule(DQNConfig(exploration_initial_eps=0.05)) is None
+
+
+def test_a_resumed_run_of_a_preset_says_so_again(train, capsys: pytest.CaptureFixture[str]) -> None:
+    preset = ROOT / "configs" / "paper" / "cartpole_dqn.yaml"
+    changes = ["--reward.constant", "1", "--total_steps", "400", "--dqn.learning_starts", "50"]
+    folder = train("dqn", "parts", *changes, *SHORT, "--name", "mine", "--config", str(preset))
+    assert (folder / "preset.txt").read_text() == "cartpole_dqn.yaml\n"
+    first = [line for line in capsys.readouterr().out.splitlines() if line.startswith("departs from")]
+    assert "departs from configs/paper/cartpole_dqn.yaml: reward.constant: None -> 1.0" in first
+    train("dqn", "parts", "--resume", "runs/mine", "--total_steps", "500")
+    again = [line for line in capsys.readouterr().out.splitlines() if line.startswith("departs from")]
+    assert again == [line.replace("-> 400", "-> 500") for line in first]
+
+
+def test_tensorboard_forgets_what_came_after_the_save(train) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def steps(folder: Path) -> list[int]:
+        events = EventAccumulator(str(folder)).Reload()
+        return [scalar.step for scalar in events.Scalars("rollout/ep_rew_mean")]
+
+    arguments = [*CONSTANT, *SHORT, *TINY_PPO, "--save_every", "64", "--name", "mine"]
+    whole = train("ppo", "whole", *arguments)
+    with pytest.raises(Killed):
+        train("ppo", "parts", *arguments, at=126, do=kill)
+    parts = Path("runs/mine").resolve()
+    assert steps(parts) == [32, 64, 96]
+    (before,) = parts.glob("events.out.tfevents.*")
+    before.rename(parts / "events.out.tfevents.0000000001.first")  # not in the same second as the other
+    train("ppo", "parts", "--resume", "runs/mine")
+    assert steps(parts) == steps(whole) == [32, 64, 96, 128, 128]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
+@pytest.mark.parametrize("during", ["plot_learning_curves", "evaluate"])
+def test_a_stop_during_the_report_says_how_to_get_it(
+    train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, during: str
+) -> None:
+    import training
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, during, lambda *_: stop())
+        with pytest.raises(SystemExit, match="143"):
+            train("ppo", "parts", *CONSTANT, *SHORT, *TINY_PPO, "--name", "mine")
+    assert capsys.readouterr().out.splitlines()[-1].endswith("report was written; --resume runs/mine makes it")
+    train("ppo", "parts", "--resume", "runs/mine", at=130, do=kill)  # no step is taken
+    assert capsys.readouterr().out.splitlines()[-1].startswith("true return: ")
 
 
 def test_a_run_that_only_lacks_its_report_gets_it(train) -> None:
@@ -236,8 +354,13 @@ def test_what_can_t_be_resumed_is_refused_in_one_line(train, stopped: Path) -> N
         return message
 
     assert "seed was 0 and is 3" in refused("runs/mine", "--seed", "3")
-    assert "was not trained by train_dqn.py" in refused("runs/mine", algorithm="dqn")
+    assert "is a configuration for train_ppo.py, and this is train_dqn.py" in refused("runs/mine", algorithm="dqn")
     assert "runs/other is no run folder" in refused("runs/other")
+    config = (stopped / "config.yaml").read_text()
+    for content, said in (("", "config.yaml is empty"), ("env: {\nid", "config.yaml is no YAML")):
+        (stopped / "config.yaml").write_text(content)
+        assert said in refused("runs/mine")
+    (stopped / "config.yaml").write_text(config)
     for damage, said in ((cut_off, "not a zip file"), (flip_a_bit, "its checksum is wrong"), (not_a_state, "format")):
         damage(file)
         assert re.search(f"is damaged, or of another version .*{said}", refused("runs/mine"))

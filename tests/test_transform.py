@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 
 import gymnasium as gym
 import numpy as np
@@ -19,6 +20,8 @@ from vlmrm_wrap import (
     CLIPRewardWrapper,
     MixEnvReward,
     PotentialDifference,
+    Standardize,
+    StandardizedReward,
     transform_reward,
 )
 from vlmrm_wrap.sb3 import CLIPRewardVecEnv, DeferredVecNormalize, make_vec_env
@@ -128,6 +131,65 @@ def test_stable_baselines_vec_envs(name, kind):
     assert got == [expected(index, name) for index in range(3)]
 
 
+@pytest.mark.parametrize("mode", list(AutoresetMode), ids=lambda mode: mode.value)
+def test_standardised_outside_as_around_the_model(mode):
+    """A NEXT_STEP reset step, which pays 0, is no reward to be measured by."""
+    paid, standardize = [], Standardize()
+    for model, outside in ((StandardizedReward(PaintedReward()), []), (PaintedReward(), [standardize])):
+        envs = CLIPRewardVectorWrapper(SyncVectorEnv(ENV_FNS, autoreset_mode=mode), model)
+        for transform in outside:
+            envs = transform_reward(envs, transform)
+        envs.reset()
+        paid.append([])
+        steps = 0
+        for _ in range(STEPS):
+            _, rewards, terminations, truncations, infos = envs.step(np.zeros(3, int))
+            paid[-1].append(rewards)
+            steps += infos["_env_reward"].sum()
+            over = terminations | truncations
+            if mode == AutoresetMode.DISABLED and over.any():
+                envs.reset(options={"reset_mask": over})
+    np.testing.assert_allclose(*paid, rtol=1e-6)
+    assert standardize.state_dict()["count"] == steps
+    assert (steps < 3 * STEPS) == (mode == AutoresetMode.NEXT_STEP)
+    assert np.ptp(paid) > 2
+
+
+def test_standardised_single_env_goes_on_where_it_was_saved():
+    rewards = []
+    for parts in ([12], [5, 7]):
+        env, state = CLIPRewardWrapper(PaintedEnv(0, (12,)), PaintedReward()), None
+        env.reset()
+        rewards.append([])
+        for steps in parts:
+            standardize = Standardize()
+            if state is not None:
+                standardize.load_state_dict(state)
+            part = transform_reward(env, standardize)
+            rewards[-1] += [part.step(0)[1] for _ in range(steps)]
+            state = json.loads(json.dumps(standardize.state_dict()))
+    assert rewards[0] == rewards[1]
+    standardize.training = False
+    part.step(0)
+    assert standardize.state_dict() == state
+
+
+def test_what_is_logged_of_a_standardised_reward_is_the_reward():
+    """Standardised ones of two times don't compare: their 0 has moved."""
+    venv = CLIPRewardVecEnv(DummyVecEnv(ENV_FNS), PaintedReward())
+    venv = transform_reward(transform_reward(transform_reward(venv, Standardize()), SHAPED), MixEnvReward(1.0))
+    venv.reset()
+    returns = np.zeros(3)
+    for _ in range(STEPS):
+        _, rewards, dones, infos = venv.step(np.zeros(3, int))
+        assert np.abs(rewards - [info["env_reward"] for info in infos]).max() < 10
+        returns += [info["clip_reward"] for info in infos]
+        np.testing.assert_array_equal(venv.venv.venv.venv.latest_rewards, [info["clip_reward"] for info in infos])
+        for index in np.flatnonzero(dones):
+            assert infos[index]["clip_episode"]["r"] == returns[index] > 100
+            returns[index] = 0
+
+
 def test_a_reset_in_the_middle_begins_an_episode():
     first = 0.5 * painted_value(0, 2, 1)
     env = transform_reward(CLIPRewardWrapper(PaintedEnv(0, (9,)), PaintedReward()), SHAPED)
@@ -172,7 +234,9 @@ def test_normalisation_goes_outside_and_evaluation_reports_the_envs_own_return()
     assert mean == 1 + 2 + 3 + 4
 
 
-@pytest.mark.parametrize("transform", [MixEnvReward(0.5, 2.0), PotentialDifference(0.9, zero_at_end=False)])
+@pytest.mark.parametrize(
+    "transform", [MixEnvReward(0.5, 2.0), PotentialDifference(0.9, zero_at_end=False), Standardize()]
+)
 def test_the_spec_makes_it_again(transform):
     model = CLIPRewardModel.from_pretrained(
         "embedded", goal_prompts="pole upright", baseline_prompts="pole and cart", device="cpu"
@@ -201,6 +265,8 @@ def test_the_spec_makes_it_again(transform):
             "transform is 0.5",
         ),
         (lambda: MixEnvReward(np.nan), ValueError, "weights must be finite"),
+        (lambda: MixEnvReward(0, 0.0), ValueError, "both weights are 0"),
+        (lambda: Standardize().load_state_dict({"count": -1}), ValueError, "count, mean and squares"),
         (lambda: PotentialDifference(1.1), ValueError, "gamma is 1.1"),
     ],
 )
@@ -216,6 +282,35 @@ def test_a_transform_of_another_shape_is_refused():
         env.step(0)
 
 
+def logarithm(step):
+    with np.errstate(all="ignore"):
+        return np.log(step.env_rewards)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_transform_that_makes_no_number_is_named(bad):
+    env = transform_reward(CLIPRewardWrapper(PaintedEnv(), PaintedReward()), lambda step: bad + step.rewards)
+    env.reset()
+    with pytest.raises(ValueError, match=rf"the transform <function .*<lambda>.* made {bad} of the reward 101.0 and"):
+        env.step(0)
+    venv = CLIPRewardVecEnv(DummyVecEnv(ENV_FNS), PaintedReward())
+    venv = transform_reward(venv, lambda step: np.where(np.arange(3) == 1, bad, step.rewards))
+    venv.reset()
+    with pytest.raises(ValueError, match=rf"made {bad} .* and the env's own 101.0, in sub-env 1; required: finite"):
+        venv.step(np.zeros(3, int))
+
+
+def test_what_a_transform_makes_of_a_reset_step_is_not_asked():
+    """The env's own reward is 0 there, whose logarithm is infinite."""
+    envs = CLIPRewardVectorWrapper(SyncVectorEnv(ENV_FNS, autoreset_mode=AutoresetMode.NEXT_STEP), PaintedReward())
+    envs = transform_reward(envs, logarithm)
+    envs.reset()
+    resets = 0
+    for _ in range(STEPS):
+        resets += (~envs.step(np.zeros(3, int))[4]["_env_reward"]).sum()
+    assert resets > 3
+
+
 # --- deferred ------------------------------------------------------------------------------------------------
 
 
@@ -225,7 +320,7 @@ def test_deferred_training_sees_the_same_rewards(algorithm, kwargs, scorer):
     trained = []
     for deferred in (False, True):
         venv = walk(deferred, model=scorer())
-        for transform in (PotentialDifference(0.9), MixEnvReward(0.5, 2.0)):
+        for transform in (Standardize(), PotentialDifference(0.9), MixEnvReward(0.5, 2.0)):
             venv = transform_reward(venv, transform)
         algo = make(algorithm, (DeferredVecNormalize if deferred else VecNormalize)(venv, gamma=0.9), **kwargs)
         algo.learn(100)

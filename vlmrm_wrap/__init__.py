@@ -25,6 +25,7 @@ _HOME = {
     "RewardModel": "vlmrm_wrap.protocols",
     "ScaledReward": "vlmrm_wrap.options",
     "SoftmaxReward": "vlmrm_wrap.prompts",
+    "Standardize": "vlmrm_wrap.wrappers.transform",
     "StandardizedReward": "vlmrm_wrap.options",
     "UnknownPromptWarning": "vlmrm_wrap.protocols",
     "WeightedGoals": "vlmrm_wrap.prompts",
@@ -60,6 +61,7 @@ __all__ = [  # noqa: RUF022 - the order of a first use, not of the alphabet
     "transform_reward",
     "MixEnvReward",
     "PotentialDifference",
+    "Standardize",
 ]
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ if TYPE_CHECKING:
     from vlmrm_wrap.wrappers.mujoco import FastMuJoCoRender
     from vlmrm_wrap.wrappers.render_every import RenderEvery
     from vlmrm_wrap.wrappers.single import CLIPRewardWrapper
-    from vlmrm_wrap.wrappers.transform import MixEnvReward, PotentialDifference, transform_reward
+    from vlmrm_wrap.wrappers.transform import MixEnvReward, PotentialDifference, Standardize, transform_reward
     from vlmrm_wrap.wrappers.vector import CLIPRewardVectorWrapper, make_vec
 
 

@@ -171,14 +171,18 @@ class FrameCapture(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorA
 
     # The protocol of FrameReader. Names start with clip_, because they are called through every wrapper outside.
 
-    def clip_arm(self, across_processes: bool) -> None:
-        """Start to render after each step, for a new reader; a worker process now leaves with its parent."""
+    def clip_arm(self, across_processes: bool) -> bool:
+        """Start to render after each step, for a new reader; a worker process now leaves with its parent.
+
+        Whether a RenderEvery inside shows frames again.
+        """
         if across_processes:
             exit_with_parent()
         if self._slot is not None:
             self._slot[0].steps[self._slot[1]] = _TAKEN
         self._armed, self._steps = True, 0
         self._frame = self._slot = self._failure = None
+        return self.env.has_wrapper_attr("holds_frames")
 
     def clip_frame_shape(self) -> tuple[int, ...] | None:
         """Shape of the frame that waits to be bound; None before the first step."""
@@ -207,7 +211,8 @@ class FrameReader:
     """Reads the frames of ``num_envs`` sub-envs that each hold a :class:`FrameCapture`.
 
     ``call(name, *args)`` calls a method of every FrameCapture, returning a list; ``bind(shared)`` hands row i of
-    ``shared`` to sub-env i. They differ between Gymnasium and Stable-Baselines3; all else is here.
+    ``shared`` to sub-env i. They differ between Gymnasium and Stable-Baselines3; all else is here. ``held``: whether
+    some of the frames will be shown again, by RenderEvery.
     """
 
     def __init__(
@@ -222,7 +227,7 @@ class FrameReader:
         self._across_processes = across_processes
         self._shared: SharedFrames | None = None
         self._seen = np.zeros(num_envs, np.int64)
-        call("clip_arm", across_processes)
+        self.held = any(call("clip_arm", across_processes))
 
     def collect(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Frames (n, H, W, 3), valid until the next step, and a mask (n,) of the sub-envs that stepped."""

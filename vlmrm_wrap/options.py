@@ -1,16 +1,18 @@
-"""Options around a reward model: reward models themselves, so they nest, and go wherever a reward model goes.
+"""Options around a reward model: reward models themselves, which go wherever a reward model goes.
 
-    ScaledReward(StandardizedReward(model), scale=0.1)
+    ScaledReward(StandardizedReward(WeightedGoals(model, ...)), scale=0.1)
 
-Here are those that change the numbers of any reward model, :mod:`vlmrm_wrap.prompts` has those that ask more of
-a CLIP. The similarities in FrameScores stay as they are. A recipe names the option and holds the recipe of the
-model inside, so env.spec rebuilds the whole nest. Imports numpy only.
+Here are those that change the numbers of any reward model, other options included; the similarities in FrameScores
+stay as they are. :mod:`vlmrm_wrap.prompts` has those that ask more of a CLIP: one of them goes around the
+CLIPRewardModel itself, innermost. A recipe names the option and holds the recipe of the model inside, so env.spec
+rebuilds the whole nest. Imports numpy only.
 """
 
 import inspect
 import math
 import numbers
 from collections.abc import Callable, Mapping
+from copy import copy
 from importlib import import_module
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmrm_wrap.protocols import FrameScores, RewardModel, as_reward_model, check_scores, recipe_of, score_frames
+from vlmrm_wrap.standardizing import RunningStatistics
 
 __all__ = [
     "RewardOption",
@@ -39,21 +42,22 @@ _HOME = {
 }
 
 
-# What an option has where the model inside has it: for those who batch, save, log and show what is encoded.
-_INSIDE = {
-    "micro_batch_size",
-    "num_envs",
-    "cache_info",
-    "constants",
-    "embed",
-    "preview",
-    "state_dict",
-    "load_state_dict",
-}
-
-
 class RewardOption:
     """What the options share: ``model`` inside, and a ``recipe`` made of its recipe and the ``arguments``."""
+
+    # What an option has where the model inside has it: for those who batch, save, log and show what is encoded.
+    _inside = frozenset(
+        {
+            "micro_batch_size",
+            "num_envs",
+            "cache_info",
+            "constants",
+            "embed",
+            "preview",
+            "state_dict",
+            "load_state_dict",
+        }
+    )
 
     def __init__(self, model: RewardModel | Mapping[str, Any], **arguments: Any) -> None:
         self.model: Any = as_reward_model(model)
@@ -65,8 +69,21 @@ class RewardOption:
         inner = recipe_of(self.model)
         return None if inner is None else {"option": type(self).__name__, "model": inner, **self._arguments}
 
+    @property
+    def training(self) -> bool:
+        """Whether a :class:`StandardizedReward` inside goes on to learn; True where there is none."""
+        return self.model.training if isinstance(self.model, RewardOption) else True
+
+    @training.setter
+    def training(self, training: bool) -> None:
+        self._set_training_inside(training)
+
+    def _set_training_inside(self, training: bool) -> None:
+        if isinstance(self.model, RewardOption):
+            self.model.training = training
+
     def __getattr__(self, name: str) -> Any:
-        if name in _INSIDE:
+        if name in self._inside:
             return getattr(self.model, name)
         raise AttributeError(f"{type(self).__name__} has no {name!r}")
 
@@ -127,13 +144,15 @@ class ScaledReward(RewardOption):
 
 
 class StandardizedReward(RewardOption):
-    """R' = (R - mean) / std of all rewards so far, this one among them; 0 as long as they are all the same.
+    """R' = (R - mean) / (std + 0.00001) of all rewards so far, this one among them; 0 as long as they are all the same.
 
-    Mean and standard deviation are updated reward by reward (Welford 1962, Technometrics 4:419), so results depend
-    on the order of the frames and not on how they are cut into batches. Early rewards are measured by few, and the
-    same frame is paid differently later on. ``training = False`` stops the updates, for evaluation.
+    :class:`~vlmrm_wrap.standardizing.RunningStatistics` says how. Early rewards are measured by few, and the same
+    frame is paid differently later on, so returns of two times can't be compared: where they are, by
+    :class:`~vlmrm_wrap.sb3.RewardAlignment` or to choose a checkpoint, put :class:`~vlmrm_wrap.Standardize` around
+    the wrapper instead. ``training = False`` stops the updates, for evaluation, through options outside as well.
 
-    What was learnt goes with pickles, and with ``state_dict()``, a JSON-able dict to save beside the policy:
+    What was learnt goes with pickles, and with ``state_dict()``: ``count``, ``mean`` and ``squares``, three numbers,
+    and, where the model inside has a state, that as ``model``. A state without it leaves the model as it is:
 
     >>> model = StandardizedReward(model)
     >>> model.load_state_dict({"count": 4, "mean": 0.8, "squares": 0.04})  # std = sqrt(squares / count) = 0.1
@@ -143,29 +162,35 @@ class StandardizedReward(RewardOption):
 
     def __init__(self, model: RewardModel | Mapping[str, Any]) -> None:
         super().__init__(model)
-        self.training = True
-        self._count, self._mean, self._squares = 0, 0.0, 0.0
+        self._statistics = RunningStatistics()
+
+    @property
+    def training(self) -> bool:
+        return self._statistics.training
+
+    @training.setter
+    def training(self, training: bool) -> None:
+        self._statistics.training = training
+        self._set_training_inside(training)
 
     def state_dict(self) -> dict[str, Any]:
-        """``count`` of rewards, their ``mean``, and ``squares``: the sum of their squared distances from it."""
-        return {"count": self._count, "mean": self._mean, "squares": self._squares}
+        """That of the statistics (:class:`~vlmrm_wrap.standardizing.RunningStatistics`) and of the ``model`` inside."""
+        inside = {"model": self.model.state_dict()} if hasattr(self.model, "state_dict") else {}
+        return {**self._statistics.state_dict(), **inside}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state``, a :meth:`state_dict`; ValueError for anything else."""
-        if set(state) != {"count", "mean", "squares"} or not all(map(math.isfinite, state.values())):
-            raise ValueError(f"a state has finite numbers count, mean and squares, got {dict(state)!r}")
-        self._count, self._mean, self._squares = int(state["count"]), float(state["mean"]), float(state["squares"])
+        """Go on from ``state``, a :meth:`state_dict`, with or without the model's; ValueError for anything else."""
+        own = {name: part for name, part in state.items() if name != "model"} if isinstance(state, Mapping) else state
+        statistics = copy(self._statistics)
+        statistics.load_state_dict(own)
+        if own != state:
+            if not hasattr(self.model, "load_state_dict"):
+                raise ValueError(f"the state has one of the model inside, and {self.model!r} takes none")
+            self.model.load_state_dict(state["model"])
+        self._statistics = statistics
 
     def _change(self, scores: FrameScores) -> FrameScores:
-        return scores._replace(rewards=np.array([self._standardized(float(r)) for r in scores.rewards], np.float32))
-
-    def _standardized(self, reward: float) -> float:
-        if self.training:
-            distance = reward - self._mean
-            self._count += 1
-            self._mean += distance / self._count
-            self._squares += distance * (reward - self._mean)
-        return (reward - self._mean) / math.sqrt(self._squares / self._count) if self._squares > 0 else 0.0
+        return scores._replace(rewards=self._statistics.standardized(scores.rewards).astype(np.float32))
 
 
 def option_from_recipe(recipe: Mapping[str, Any]) -> RewardModel:

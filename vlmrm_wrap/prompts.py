@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmrm_wrap.options import RewardOption, check_number
-from vlmrm_wrap.protocols import FrameScores, RewardModel
+from vlmrm_wrap.protocols import FrameScores, RewardModel, recipe_of
 
 if TYPE_CHECKING:
     from vlmrm_wrap.reward_model import CLIPRewardModel
@@ -24,18 +24,23 @@ __all__ = ["PerEnvPrompts", "SoftmaxReward", "WeightedGoals"]
 Frames = NDArray[np.uint8]
 Sentences = str | Sequence[str]
 
+_LOGIT_SCALE = 100.0  # of an encoder that doesn't say: what the training of released CLIPs ends with
+_INSTEAD = "required: something else that the picture might show"
+
 
 class _PromptOption(RewardOption):
     """Of a CLIPRewardModel. Pickles as its arguments: with the models of all prompts, weights would load for each."""
 
     model: "CLIPRewardModel"
+    _inside = RewardOption._inside - {"constants"}  # of the model's own goal, which is not what is paid here
 
     def __init__(self, model: RewardModel | Mapping[str, Any], **arguments: Any) -> None:
         super().__init__(model, **arguments)
         if not hasattr(self.model, "similarities_with"):
             raise TypeError(
-                f"{type(self).__name__} needs a CLIPRewardModel, whose encoder its sentences share, got "
-                f"{self.model!r}. Other options go outside: ScaledReward({type(self).__name__}(model, ...))."
+                f"{type(self).__name__} needs the CLIPRewardModel itself, whose encoder its sentences share, got "
+                f"{self.model!r}. ScaledReward and StandardizedReward go outside, ScaledReward({type(self).__name__}"
+                "(model, ...)), and of WeightedGoals, SoftmaxReward and PerEnvPrompts there is one."
             )
 
     def _compare_with(self, models: list["CLIPRewardModel"]) -> None:
@@ -118,7 +123,7 @@ class WeightedGoals(_PromptOption):
 
     >>> model = WeightedGoals(model, ["pole upright", "cart in the middle"], [0.7, 0.3])
 
-    ValueError unless weights are finite and as many as the goals.
+    ValueError unless weights are finite, not all of them 0, and as many as the goals.
     """
 
     def __init__(
@@ -132,6 +137,8 @@ class WeightedGoals(_PromptOption):
         weights = [check_number("a weight", weight) for weight in weights]
         if len(weights) != len(goals):
             raise ValueError(f"there are {len(goals)} goals and {len(weights)} weights; required: as many")
+        if not any(weights):
+            raise ValueError(f"weights are {weights}, and every reward would be 0; required: one that is not 0")
         super().__init__(model, goals=goals, weights=weights, baselines=baselines)
         self._goals, self._weights = self._models(goals, baselines), np.array(weights)
         self._compare_with(self._goals)
@@ -192,29 +199,37 @@ class SoftmaxReward(_PromptOption):
 
     In [0, 1]. Baumli et al. 2023, arXiv 2312.09187, and MineCLIP (Fan et al. 2022, arXiv 2206.08853) reward so. g is
     the model's goal; its alpha and baseline don't matter here. ``negatives``: sentences n_j, each for itself, of what
-    else the picture might show. ``temperature`` T: 0.01 is what released CLIPs were trained to (Radford et al. 2021,
-    arXiv 2103.00020: their logit scale ends at 100); larger ones pay more evenly.
+    else the picture might show. ``temperature`` T: None is the encoder's own, 1 / ``logit_scale``, which its training
+    ended with: 0.01 for released CLIPs (Radford et al. 2021, arXiv 2103.00020) and for an encoder that doesn't say,
+    about 0.06 for the embedded one. Smaller ones pay 0 and 1 and little between, larger ones more evenly.
 
     >>> model = SoftmaxReward(model, ["pole hanging down", "pole lying flat"])
 
-    The similarities are the model's own. ValueError for no negatives, or a temperature that is not positive.
+    The similarities are the model's own. ValueError for no negatives, one that is the goal or one of its sentences,
+    or a temperature that is not positive.
     """
 
     def __init__(
         self,
         model: "CLIPRewardModel | Mapping[str, Any]",
         negatives: Sequence[str],
-        temperature: float = 0.01,
+        temperature: float | None = None,
     ) -> None:
         negatives = _plain("negatives", negatives)
-        self.temperature = check_number("temperature", temperature)
-        if self.temperature <= 0:
-            raise ValueError(f"temperature is {temperature}; required: a positive number, such as 0.01")
-        super().__init__(model, negatives=negatives, temperature=self.temperature)
+        if temperature is not None and check_number("temperature", temperature) <= 0:
+            raise ValueError(f"temperature is {temperature}; required: a positive number, or None for the encoder's")
+        _refuse_goal_sentences(negatives, model if isinstance(model, Mapping) else recipe_of(model))
+        super().__init__(model, negatives=negatives)
+        if temperature is None:
+            temperature = 1 / getattr(self.model.encoder, "logit_scale", _LOGIT_SCALE)
+        self.temperature = self._arguments["temperature"] = float(temperature)
         # without a baseline: "pole and cart" may be a negative and the model's baseline
         self._negatives = [
             self.model.with_settings(goal_prompts=each, baseline_prompts=None, alpha=0.0) for each in negatives
         ]
+        for each, negative in zip(negatives, self._negatives, strict=True):
+            if negative.has_goal_of(self.model):
+                raise ValueError(f"the negative {each!r} is the goal, as an embedding; {_INSTEAD}")
         self._compare_with([self.model, *self._negatives])
 
     def _combine(self, scores: "dict[CLIPRewardModel, FrameScores]", envs: NDArray[np.intp]) -> FrameScores:
@@ -223,6 +238,17 @@ class SoftmaxReward(_PromptOption):
         logits = np.array([goal.goal_similarity, *others], np.float64) / self.temperature
         weights = np.exp(logits - logits.max(axis=0))
         return goal._replace(rewards=(weights[0] / weights.sum(axis=0)).astype(np.float32))
+
+
+def _refuse_goal_sentences(negatives: list[Any], recipe: Mapping[str, Any] | None) -> None:
+    """ValueError for a negative in the words of a goal of ``recipe``, for which no weights need to load."""
+    from vlmrm_wrap.settings import bare  # which loads torch
+
+    goals = (recipe or {}).get("goal_prompts", ())
+    sentences = {bare(goal) for goal in ([goals] if isinstance(goals, str) else goals) if isinstance(goal, str)}
+    for each in negatives:
+        if isinstance(each, str) and bare(each) in sentences:
+            raise ValueError(f"the negative {each!r} is a goal of the model; {_INSTEAD}")
 
 
 def _rebuilt(option: type[_PromptOption], model: Any, arguments: dict[str, Any]) -> _PromptOption:

@@ -5,6 +5,7 @@ GPU model, a remote one and a four-line fake are interchangeable. This module im
 environment workers, which import it, stay small.
 """
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -113,3 +114,13 @@ def check_num_envs(reward_model: RewardModel, num_envs: int) -> None:
     goals = getattr(reward_model, "num_envs", None)
     if goals not in (None, num_envs):
         raise ValueError(f"PerEnvPrompts has {goals} goals, and there are {num_envs} sub-envs; required: one goal each")
+
+
+def warn_of_held_frames(reward_model: RewardModel, held: bool) -> None:
+    """UserWarning, for the caller of a wrapper's constructor, if frames that RenderEvery shows again cost as much."""
+    if held and getattr(reward_model, "cache_info", held) is None:
+        warnings.warn(
+            "RenderEvery shows frames again, and with cache=False the reward model encodes them again. With a cache, "
+            "the default, a frame that is held costs no encoding.",
+            stacklevel=3,
+        )

@@ -33,6 +33,7 @@ Goal = str | Sequence[str] | Frames
 
 _MICRO_BATCH = 64  # fills a GPU with ViT-B/32 at 224; a CPU gains nothing beyond 8
 _PATIENCE = 256  # encodes that the cache may cost before the first frame comes again: 0.1 s of the embedded model
+_SAME = 1e-6  # of two embeddings, as of goal and baseline in reward.py
 _WARM_UP = (1, 400, 600, 3)  # a frame of the classic-control size
 
 
@@ -209,6 +210,10 @@ class CLIPRewardModel:
         if self.cache_info is not None:
             cache = FrameCache(width=2 * len(models), steps_aside=self._cache_option == "auto", patience=_PATIENCE)
         return FrameSimilarities(self._frames, torch.cat([model._prompts for model in models], dim=1), cache)
+
+    def has_goal_of(self, other: "CLIPRewardModel") -> bool:
+        """Whether the goals of both are the same embedding, of one encoder, as far as float32 tells."""
+        return float((self._prompts[:, 0] - other._prompts[:, 0]).norm()) <= _SAME * self.constants["goal_norm"]
 
     def embed(self, frames: Frames) -> NDArray[np.float32]:
         """uint8 RGB frames ``(n, height, width, 3)`` -> their unit embeddings, float32 ``(n, embed_dim)``.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vlmrm_wrap.preprocess import check_frames, check_resize_mode
 from vlmrm_wrap.reward import check_alpha
 
-__all__ = ["Settings", "check_recipe"]
+__all__ = ["Settings", "bare", "check_recipe"]
 
 Frames = NDArray[np.uint8]
 
@@ -57,7 +57,7 @@ class Settings:
         baseline = None
         if baseline_prompts is not None:
             baseline = _check_prompts("baseline_prompts", baseline_prompts)
-            if isinstance(goal, tuple) and _bare(goal) == _bare(baseline):
+            if isinstance(goal, tuple) and _all_bare(goal) == _all_bare(baseline):
                 raise ValueError(
                     f"goal and baseline are the same, {list(goal)}: describe the scene without the "
                     "goal in baseline_prompts"
@@ -126,10 +126,15 @@ def _check_prompts(name: str, prompts: Any) -> tuple[str, ...]:
     return tuple(listed)
 
 
-def _bare(prompts: tuple[str, ...]) -> list[str]:
-    """The prompts as the tokenizers see them: lower case, single spaces; in any order, one for its own repeats."""
-    bare = sorted(" ".join(prompt.lower().split()) for prompt in prompts)
-    return bare[:1] if len(set(bare)) == 1 else bare
+def bare(prompt: str) -> str:
+    """The prompt as the tokenizers see it: lower case, single spaces."""
+    return " ".join(prompt.lower().split())
+
+
+def _all_bare(prompts: tuple[str, ...]) -> list[str]:
+    """The bare prompts in any order; one for its own repeats."""
+    each = sorted(map(bare, prompts))
+    return each[:1] if len(set(each)) == 1 else each
 
 
 def _to_png(frame: Frames) -> str:

@@ -69,7 +69,10 @@ def epic_distance(
     state_weights: ArrayLike | None = None,
     transition_weights: ArrayLike | None = None,
 ) -> float:
-    """EPIC distance of two rewards on ``n`` sampled states, in [0, 1] (Gleave et al. 2021, definition 4.2).
+    """EPIC distance of two rewards on ``n`` sampled states, in [0, 1].
+
+    The Equivalent-Policy Invariant Comparison of Gleave et al. 2021, section 4: the Pearson distance, sqrt((1 - rho)
+    / 2), of the two rewards once they are canonically shaped.
 
     A reward is a matrix R[s, s'] of shape ``(n, n)``, or a vector r[s'] of shape ``(n,)``: paid for the state
     reached, as ours is. 0 for rewards that differ by a positive factor, a constant and potential shaping with

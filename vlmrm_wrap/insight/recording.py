@@ -32,7 +32,7 @@ class Recording:
     """Steps of whole episodes, in order: arrays ``(n,)``, and ``embeddings (n, embed_dim)`` or None.
 
     ``episode``: 0 for the steps of the first, and so on. ``env_reward``: the env's own. ``recipe`` and ``constants``:
-    the reward model's; None for a model (a constant, say) without.
+    the reward model's; None for a model (a constant, say) without. An option with more prompts has no constants.
     """
 
     episode: NDArray[np.int32]

@@ -1,7 +1,8 @@
 """A finished run's rewards under other alphas and other prompts, from what the run stored: nothing is rendered.
 
 Another alpha needs s.g, s.b and three constants. Other prompts need the embeddings of the frames as well, and only
-the sentences are encoded. A run that stored less has to be played and encoded again, and is told so.
+the sentences are encoded; so does another alpha of WeightedGoals, whose s.g and s.b are sums. A run that stored less
+has to be played and encoded again, and is told so.
 """
 
 import os
@@ -32,6 +33,16 @@ Prompts = str | Sequence[str]
 
 _TOLERANCE = 1e-3  # of similarities: devices differ by less, and the weights of two trainings by more
 _AGAIN = "the frames have to be rendered and encoded again, once:"
+_SCORED_SO = "score_embeddings(Recording.load(path).embeddings) of such an option gives the rewards"
+# Options whose reward under another alpha is not known from a recording, and what to do.
+_NOT_SWEPT = {
+    "StandardizedReward": (
+        "whose rewards depend on all before them, which are not in the recording. Record with the model inside it, "
+        "which pays R"
+    ),
+    "SoftmaxReward": f"which pays a probability and knows no alpha. Of other prompts, {_SCORED_SO}",
+    "PerEnvPrompts": "whose prompts are those of several envs. Record each env with the model that has its prompt",
+}
 
 
 @dataclass(frozen=True)
@@ -100,8 +111,9 @@ def sweep(
     """R for each of ``alphas``, over the steps that ``run``, a run folder or its scores.npz, has recorded.
 
     ``alphas``: None for the run's own when prompts are given, else five from 0 to 1. ``goal_prompts``,
-    ``baseline_prompts``: other sentences; a side that is None stays as it was. ValueError where what is stored does
-    not suffice, saying what has to be encoded again and how.
+    ``baseline_prompts``: other sentences; a side that is None stays as it was. ScaledReward is applied as in the run,
+    and of WeightedGoals alpha can be another, where embeddings are stored. ValueError for other options, or where what
+    is stored does not suffice, saying what has to be encoded again and how.
     """
     path = Path(run)
     path = path / SCORES if path.is_dir() else path
@@ -111,49 +123,52 @@ def sweep(
         again = f": {_AGAIN} vlmrm-wrap video {run} --scores {path} --embeddings" if path != Path(run) else ""
         raise FileNotFoundError(f"no recorded scores at {path}{again}")
     recording = Recording.load(path)
-    if recording.recipe is None or recording.constants is None:
-        raise ValueError(f"{path} was recorded with a reward model that has no prompts, so there is nothing to change")
     changed = {
         name: [prompts] if isinstance(prompts, str) else list(prompts)
         for name, prompts in (("goal_prompts", goal_prompts), ("baseline_prompts", baseline_prompts))
         if prompts is not None
     }
-    _refuse_other_prompts(recording.recipe, path)
+    weighted = _weighted_goals(recording.recipe, path)
+    if recording.recipe is None or (recording.constants is None and weighted is None):
+        raise ValueError(f"{path} was recorded with a reward model that has no prompts, so there is nothing to change")
+    if weighted is not None and changed:
+        raise ValueError(
+            f"{path} was recorded with WeightedGoals, of which sweep changes alpha, and no prompts. Of others, "
+            f"{_SCORED_SO}"
+        )
     inside = recipe_inside(recording.recipe)
     if alphas is None and changed:
         alphas = [inside["alpha"]]
     elif alphas is None:
         alphas = [0.0] if inside["baseline_prompts"] is None else [0.0, 0.25, 0.5, 0.75, 1.0]
-    if not changed:
-        scores = FrameScores(recording.rewards, recording.goal_similarity, recording.baseline_similarity)
-        rewards = _rewards(recording.recipe, scores, recording.constants, alphas)
-        return Sweep(recording, rewards, "nothing", prompts_of(inside))
+    if weighted is None and not changed:
+        return Sweep(recording, _from_similarities(recording, alphas), "nothing", prompts_of(inside))
+    wanted = "other prompts" if weighted is None else "another alpha of WeightedGoals"
+    again = f"for {wanted} {_AGAIN} vlmrm-wrap video ... --scores {path} --embeddings"
+    again += ". Other alphas need nothing" if weighted is None else ""
     if recording.embeddings is None:
+        raise ValueError(f"{path} stores no embeddings, and {again}")
+    model = _model_of(recording, inside)
+    if model is None:
         raise ValueError(
-            f"{path} stores no embeddings, and for other prompts {_AGAIN} vlmrm-wrap video ... --scores {path} "
-            "--embeddings. Other alphas need nothing"
+            f"{path} was recorded with other weights of {inside['encoder']!r} than this version has, so {again}"
         )
-    model = _model_of(recording, inside, path).with_settings(**changed, alpha=max(alphas))
-    scores = model.score_embeddings(recording.embeddings)
-    rewards = _rewards(recording.recipe, scores, model.constants, alphas)
-    return Sweep(recording, rewards, "sentences", prompts_of({**inside, **changed}))
+    rewards = _from_embeddings(recording, model, changed, alphas)
+    shown = {} if weighted is None else {"goal_prompts": _sentences(weighted)}
+    return Sweep(recording, rewards, "sentences", prompts_of({**inside, **changed, **shown}))
 
 
-def _model_of(recording: Recording, recipe: dict[str, Any], path: Path) -> "CLIPRewardModel":
-    """The model that the recording was made with; ValueError if its weights are other ones by now."""
+def _model_of(recording: Recording, recipe: dict[str, Any]) -> "CLIPRewardModel | None":
+    """The CLIP of ``recipe`` that the recording was made with; None if its weights are other ones by now."""
     from vlmrm_wrap.reward_model import CLIPRewardModel
 
-    assert recording.embeddings is not None
+    assert recording.recipe is not None
     # where the run had its image tower need not exist here, and sentences are encoded in float32 anyway
     here = {"device": "auto", "dtype": "auto", "backend": "torch"}
     model = CLIPRewardModel.from_recipe({**recipe, **here})
-    again = model.score_embeddings(recording.embeddings).goal_similarity
-    if np.abs(again - recording.goal_similarity).max(initial=0.0) > _TOLERANCE:
-        raise ValueError(
-            f"{path} was recorded with other weights of {recipe['encoder']!r} than this version has, so for "
-            f"other prompts {_AGAIN} vlmrm-wrap video ... --scores {path} --embeddings. Other alphas need nothing"
-        )
-    return model
+    paid: Any = options_around(recording.recipe, model)
+    again = paid.score_embeddings(recording.embeddings).goal_similarity
+    return None if np.abs(again - recording.goal_similarity).max(initial=0.0) > _TOLERANCE else model
 
 
 @dataclass(frozen=True)
@@ -166,22 +181,44 @@ class _Scored:
         return self.scores
 
 
-def _rewards(
-    recipe: dict[str, Any], scores: FrameScores, constants: dict[str, float], alphas: Sequence[float]
-) -> dict[float, NDArray[np.float32]]:
+def _from_similarities(recording: Recording, alphas: Sequence[float]) -> dict[float, NDArray[np.float32]]:
     """R for each alpha, and what the run's options around its model make of it."""
+    assert recording.recipe is not None
+    assert recording.constants is not None
+    scores = FrameScores(recording.rewards, recording.goal_similarity, recording.baseline_similarity)
     goal, baseline = (np.asarray(each, np.float64) for each in scores[1:])
     paid: dict[float, NDArray[np.float32]] = {}
     for alpha in alphas:
-        plain = reward_from_similarities(goal, baseline, **constants, alpha=alpha).astype(np.float32)
-        model = options_around(recipe, _Scored(scores._replace(rewards=plain)))
+        plain = reward_from_similarities(goal, baseline, **recording.constants, alpha=alpha).astype(np.float32)
+        model = options_around(recording.recipe, _Scored(scores._replace(rewards=plain)))
         paid[float(alpha)] = model.score(np.zeros((len(plain), 1, 1, 3), np.uint8)).rewards
     return paid
 
 
-def _refuse_other_prompts(recipe: dict[str, Any], path: Path) -> None:
-    """ValueError for an option that has prompts of its own: neither alpha nor goal would be all of its reward."""
-    while "option" in recipe:
-        if recipe["option"] not in ("ScaledReward", "StandardizedReward"):
-            raise ValueError(f"{path} was recorded with {recipe['option']}, whose own prompts sweep doesn't change")
+def _from_embeddings(
+    recording: Recording, model: "CLIPRewardModel", changed: dict[str, Any], alphas: Sequence[float]
+) -> dict[float, NDArray[np.float32]]:
+    """The same with ``changed`` prompts."""
+    assert recording.recipe is not None
+    paid: dict[float, NDArray[np.float32]] = {}
+    for alpha in alphas:
+        option: Any = options_around(recording.recipe, model.with_settings(**changed, alpha=alpha))
+        paid[float(alpha)] = option.score_embeddings(recording.embeddings).rewards
+    return paid
+
+
+def _weighted_goals(recipe: dict[str, Any] | None, path: Path) -> dict[str, Any] | None:
+    """The WeightedGoals in ``recipe``, if any; ValueError for an option whose reward isn't known for other alphas."""
+    while recipe is not None and "option" in recipe:
+        if recipe["option"] in _NOT_SWEPT:
+            raise ValueError(f"{path} was recorded with {recipe['option']}, {_NOT_SWEPT[recipe['option']]}")
+        if recipe["option"] == "WeightedGoals":
+            return recipe
         recipe = recipe["model"]
+    return None
+
+
+def _sentences(weighted: dict[str, Any]) -> list[str]:
+    """The goals of a WeightedGoals with their weights, for a title."""
+    each = [goal if isinstance(goal, str) else " / ".join(goal) for goal in weighted["goals"]]
+    return [f"{weight:g} x {goal}" for weight, goal in zip(weighted["weights"], each, strict=True)]

@@ -36,8 +36,10 @@ class RewardAlignment(BaseCallback):
     one of 10,000 independent runs of 50 episodes; fewer episodes tell sooner, and more often in vain.
     ``parted_at``: the time step of the warning, None before.
 
-    Goes with a CLIPRewardVecEnv, whatever is around it. The env's own returns are summed from ``info["env_reward"]``,
-    without a Monitor. Steps of a deferred one count when their rewards become known.
+    Goes with a CLIPRewardVecEnv, whatever is around it, and compares the rewards that this pays: put what makes them
+    depend on their time (:class:`~vlmrm_wrap.Standardize`) outside. The env's own returns are summed from
+    ``info["env_reward"]``, without a Monitor. An episode counts if it was seen from its first step to its last. Steps
+    of a deferred one count when their rewards become known.
 
     >>> PPO("MlpPolicy", venv).learn(100_000, callback=[CLIPRewardLogger(), RewardAlignment()])
 
@@ -70,14 +72,15 @@ class RewardAlignment(BaseCallback):
                 "CLIPRewardVecEnv in the env that is trained on"
             )
         self._source = layer  # of CLIP's rewards, from inside of what normalises or transforms them
-        if self.num_timesteps == 0 or len(self._returns) != layer.num_envs:  # else episodes go on
-            self._returns = np.zeros((layer.num_envs, 2))
+        if len(self._returns) != layer.num_envs:  # else episodes may go on
+            self._returns = np.full((layer.num_envs, 2), np.nan)  # of an episode whose beginning was not seen
 
     def _on_step(self) -> bool:
         infos, dones = self.locals["infos"], self.locals["dones"]
         success = [float(info.get("success", info.get("is_success", np.nan))) for info in infos]
         own = [info["env_reward"] for info in infos]
-        count = partial(self._count, own, success, dones, self.num_timesteps)
+        began = self._source.latest_lengths == 1
+        count = partial(self._count, own, success, began, dones, self.num_timesteps)
         rewards = self._source.latest_rewards
         if isinstance(rewards, PendingRewards):
             rewards.step.listen(count)
@@ -88,15 +91,21 @@ class RewardAlignment(BaseCallback):
         return True
 
     def _count(
-        self, own: list[float], success: list[float], dones: Any, timestep: int, rewards: NDArray[np.float32]
+        self,
+        own: list[float],
+        success: list[float],
+        began: NDArray[np.bool_],
+        dones: Any,
+        timestep: int,
+        rewards: NDArray[np.float32],
     ) -> None:
+        self._returns[began] = 0.0  # here, not where one ends: a reset may have cut the last one short
         for i, step in enumerate(zip(rewards.tolist(), own, success, strict=True)):
             self._steps.append(step)
             self._new_steps += 1
             self._returns[i] += step[:2]
-            if dones[i]:
+            if dones[i] and not np.isnan(self._returns[i]).any():
                 self._episodes.append((*self._returns[i].tolist(), success[i]))
-                self._returns[i] = 0.0
                 self._warn_if_parted(timestep)
 
     def _on_rollout_end(self) -> None:

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from vlmrm_wrap.frames import FrameCapture, FrameReader, SharedFrames
-from vlmrm_wrap.protocols import RewardModel, as_reward_model, check_num_envs, score_frames
+from vlmrm_wrap.protocols import RewardModel, as_reward_model, check_num_envs, score_frames, warn_of_held_frames
 from vlmrm_wrap.sb3.pending import PendingRewards
 from vlmrm_wrap.sb3.scoring import ScoringQueue
 from vlmrm_wrap.workers import WorkerWatch
@@ -87,7 +87,8 @@ class CLIPRewardVecEnv(VecEnvWrapper):
     ``venv``: from :func:`make_vec_env`, or any VecEnv whose sub-envs hold a FrameCapture. VecNormalize,
     VecMonitor and the like go outside. ``reward_model``: as in :class:`~vlmrm_wrap.CLIPRewardWrapper`.
     ``deferred``: see below. ``worker_timeout``: seconds after which a worker without an answer counts as wedged,
-    None for never. The attribute ``latest_rewards`` is the latest step's, whatever is made of them outside.
+    None for never. Attributes: ``latest_rewards`` of the latest step, whatever is made of them outside, and
+    ``latest_lengths``, the number of steps of each episode up to then.
 
     Each info gains ``env_reward``, ``goal_similarity``, ``baseline_similarity`` (Python floats) and, at an
     episode's end, ``clip_episode = {"r": return, "l": length}`` in these rewards;
@@ -134,8 +135,10 @@ class CLIPRewardVecEnv(VecEnvWrapper):
                 bind=self._bind,
                 across_processes=not isinstance(venv.unwrapped, DummyVecEnv),
             )
+        warn_of_held_frames(self.reward_model, self._frames.held)
         self._watch.unanswered = self._frames.unstepped
         self.latest_rewards: NDArray[np.float32] | PendingRewards = np.zeros(venv.num_envs, np.float32)
+        self.latest_lengths: NDArray[np.int64] = np.zeros(venv.num_envs, np.int64)
         self._clip_return = np.zeros(venv.num_envs)
         self._clip_length = np.zeros(venv.num_envs, np.int64)
 
@@ -143,7 +146,7 @@ class CLIPRewardVecEnv(VecEnvWrapper):
         with self._watch.operation("reset"):
             obs = self.venv.reset()
         self._clip_return = np.zeros(self.num_envs)  # anew: frames from before that wait count towards the old
-        self._clip_length[:] = 0
+        self._clip_length = np.zeros(self.num_envs, np.int64)
         return obs
 
     def step_async(self, actions: NDArray[Any]) -> None:
@@ -164,9 +167,9 @@ class CLIPRewardVecEnv(VecEnvWrapper):
                 f"a step. {type(self.venv.unwrapped).__name__} must call the step of every FrameCapture."
             )
         infos = [{**env_info, "env_reward": float(env_rewards[i])} for i, env_info in enumerate(env_infos)]
-        self._clip_length += 1
-        ended = {int(i): ClipEpisode(l=int(self._clip_length[i])) for i in np.flatnonzero(dones)}
-        self._clip_length[dones] = 0
+        self.latest_lengths = self._clip_length + 1
+        ended = {int(i): ClipEpisode(l=int(self.latest_lengths[i])) for i in np.flatnonzero(dones)}
+        self._clip_length = np.where(dones, 0, self.latest_lengths)
         for i, episode in ended.items():
             infos[i]["clip_episode"] = episode
         known = partial(_add_to_returns, self._clip_return, ended)

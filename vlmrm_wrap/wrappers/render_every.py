@@ -15,8 +15,9 @@ class RenderEvery(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorAr
     """Draws the first step of an episode, every ``steps``-th after it and the last; the others show the frame before.
 
     R_t = R(s_k), k the latest step up to t that was drawn: the reward is held. For envs whose frames cost more than
-    all else. The steps between draw nothing, whoever asks. Their frame is scored again all the same, because
-    frames of all sub-envs go to the reward model in one batch.
+    all else. The steps between draw nothing, whoever asks. Their frame goes to the reward model again, so that what
+    counts rewards by steps goes on to; the model's cache knows its score, and nothing is encoded again. With
+    ``cache=False`` it is, and the wrapper that scores warns of it.
 
     Goes inside FrameCapture and CLIPRewardWrapper, outside FixedHorizon, so that episodes end where they do for the
     learner. After a reset and before the first step, render() draws as ever. A video recorded outside shows held
@@ -28,6 +29,8 @@ class RenderEvery(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorAr
 
     Raises ValueError for fewer than one step, or another render mode than "rgb_array".
     """
+
+    holds_frames = True  # for those who score: the same frame will come again
 
     def __init__(self, env: gym.Env[Any, Any], steps: int) -> None:
         check_horizon(steps, "steps")

@@ -7,7 +7,14 @@ from typing import Any
 
 import gymnasium as gym
 
-from vlmrm_wrap.protocols import RewardModel, as_reward_model, check_num_envs, recipe_of, score_frames
+from vlmrm_wrap.protocols import (
+    RewardModel,
+    as_reward_model,
+    check_num_envs,
+    recipe_of,
+    score_frames,
+    warn_of_held_frames,
+)
 from vlmrm_wrap.rendering import FrameRenderer, check_renders
 
 __all__ = ["CLIPRewardWrapper"]
@@ -48,6 +55,7 @@ class CLIPRewardWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         check_renders(env, "CLIPRewardWrapper")
         model = as_reward_model(reward_model)
         check_num_envs(model, 1)
+        warn_of_held_frames(model, env.has_wrapper_attr("holds_frames"))
         recipe = recipe_of(model)
         # The recipe, not the model: env.spec is copied and printed, and a model weighs hundreds of MB. Without one
         # gym.make(env.spec) misses its reward_model and says so.

@@ -3,12 +3,12 @@
     env = transform_reward(CLIPRewardWrapper(env, model), MixEnvReward(env_weight=0.1))
 
 The same for a single env, a Gymnasium vector env and a Stable-Baselines3 VecEnv. An option is a function of one
-:class:`Step` of ``n`` envs; what it must remember of the step before stands there too, so it has no state of its own.
+:class:`Step` of ``n`` envs; what it must know of the step before stands there too, so only Standardize has a state.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -16,7 +16,9 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
-__all__ = ["MixEnvReward", "PotentialDifference", "Step", "Transform", "transform_reward"]
+from vlmrm_wrap.standardizing import RunningStatistics
+
+__all__ = ["MixEnvReward", "PotentialDifference", "Standardize", "Step", "Transform", "transform_reward"]
 
 Floats = NDArray[np.float64]
 
@@ -31,6 +33,8 @@ class Step(NamedTuple):
     env_rewards: Floats
     terminated: NDArray[np.bool_]
     """Whether the env ended for good, and was not cut off by a time limit."""
+    stepped: NDArray[np.bool_]
+    """False in a NEXT_STEP reset step, which is no step of the env, and pays 0 whatever a transform returns."""
 
 
 Transform = Callable[[Step], Floats]
@@ -49,6 +53,8 @@ class MixEnvReward:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.env_weight) and math.isfinite(self.clip_weight)):
             raise ValueError(f"weights must be finite, got {self}")
+        if self.env_weight == self.clip_weight == 0:
+            raise ValueError(f"both weights are 0, and so would be every reward: {self}; required: one of them is not")
 
     def __call__(self, step: Step) -> Floats:
         return self.clip_weight * step.rewards + self.env_weight * step.env_rewards
@@ -81,11 +87,31 @@ class PotentialDifference:
         return self.gamma * reached - step.previous
 
 
-_TRANSFORMS = {kind.__name__: kind for kind in (MixEnvReward, PotentialDifference)}
+class Standardize(RunningStatistics):
+    """R' = (R - mean) / (std + 0.00001) of all rewards so far, this one among them; 0 as long as they are all the same.
+
+    What :class:`~vlmrm_wrap.StandardizedReward` does around the model, outside the wrapper: there ``clip_reward``,
+    ``clip_episode`` and what is logged and compared stay R, where R' of two times are measured by different means.
+    One that is shared between envs standardises them by one statistic. ``training = False`` stops the updates, for
+    evaluation; ``state_dict()``, three numbers to save beside the policy, and ``load_state_dict()`` go on later.
+
+    >>> env = transform_reward(CLIPRewardWrapper(env, model), Standardize())
+    """
+
+    def __call__(self, step: Step) -> Floats:
+        paid = np.zeros(len(step.rewards))
+        paid[step.stepped] = self.standardized(step.rewards[step.stepped])
+        return paid
+
+    def __repr__(self) -> str:
+        return "Standardize()"
+
+
+_TRANSFORMS = {kind.__name__: kind for kind in (MixEnvReward, PotentialDifference, Standardize)}
 
 
 def transform_reward(env: Any, transform: Transform) -> Any:
-    """``env`` with its CLIP rewards changed by ``transform``: MixEnvReward, PotentialDifference, or your own function.
+    """``env`` with its CLIP rewards changed by ``transform``: MixEnvReward, PotentialDifference, Standardize, or yours.
 
     ``env``: a CLIPRewardWrapper, CLIPRewardVectorWrapper or CLIPRewardVecEnv, whatever is around it; the result is of
     the same kind. Rewards keep their type; info gains ``clip_reward``, what CLIP paid. A NEXT_STEP reset step still
@@ -94,7 +120,8 @@ def transform_reward(env: Any, transform: Transform) -> Any:
 
     >>> env = transform_reward(CLIPRewardWrapper(env, model), MixEnvReward(env_weight=0.1))
 
-    TypeError for something that is no env, or no function; ValueError for an env without a CLIP reward inside.
+    TypeError for something that is no env, or no function; ValueError for an env without a CLIP reward inside and, in
+    a step, for a transform that returns another shape, or numbers that are not finite.
     """
     if isinstance(env, VectorEnv):
         return TransformedVectorReward(env, transform)
@@ -111,15 +138,19 @@ def transform_reward(env: Any, transform: Transform) -> Any:
 
 
 class TransformedReward(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
-    """What :func:`transform_reward` puts around a single env. env.spec has the transforms of this module as dicts."""
+    """What :func:`transform_reward` puts around a single env. env.spec has the transforms of this module as dicts.
+
+    Statistics are not among them: of a spec, Standardize starts anew.
+    """
 
     def __init__(self, env: gym.Env[Any, Any], transform: Transform | Mapping[str, Any]) -> None:
         if isinstance(transform, Mapping):
             arguments = dict(transform)
             transform = _TRANSFORMS[arguments.pop("transform")](**arguments)
         recorded: Any = transform
-        if isinstance(transform, MixEnvReward | PotentialDifference):
-            recorded = {"transform": type(transform).__name__, **asdict(transform)}
+        if type(transform) in _TRANSFORMS.values():
+            arguments = asdict(transform) if is_dataclass(transform) else {}
+            recorded = {"transform": type(transform).__name__, **arguments}
         gym.utils.RecordConstructorArgs.__init__(self, transform=recorded)
         gym.Wrapper.__init__(self, env)
         self._transformed, self._previous = Transformer(env, transform), np.zeros(1)
@@ -151,7 +182,7 @@ class TransformedVectorReward(VectorWrapper[Any, Any, Any, Any, Any]):
         obs, rewards, terminations, truncations, infos = self.env.step(actions)
         stepped = infos["_env_reward"]  # not so in a NEXT_STEP reset step
         over = terminations | truncations
-        transformed = self._transformed(self._previous, rewards, infos["env_reward"], terminations, over)
+        transformed = self._transformed(self._previous, rewards, infos["env_reward"], terminations, over, stepped)
         infos = {"clip_reward": rewards, "_clip_reward": stepped.copy(), **infos}
         return obs, np.where(stepped, transformed, 0.0), terminations, truncations, infos
 
@@ -172,17 +203,34 @@ class Transformer:
                 )
         self._transform = transform
 
-    def __call__(self, previous: Floats, rewards: Any, env_rewards: Any, terminated: Any, ended: Any) -> Floats:
+    def __call__(
+        self,
+        previous: Floats,
+        rewards: Any,
+        env_rewards: Any,
+        terminated: Any,
+        ended: Any,
+        stepped: NDArray[np.bool_] | None = None,
+    ) -> Floats:
         """The transformed rewards ``(n,)``.
 
         ``previous``: the rewards of the step before, 0 in an episode's first; it gets those of this step, or 0 where
-        the episode ``ended``.
+        the episode ``ended``. ``stepped``: None for all of them.
         """
-        step = Step(np.array(rewards, np.float64), previous.copy(), np.array(env_rewards, np.float64), terminated)
+        stepped = np.ones(len(previous), np.bool_) if stepped is None else stepped
+        step = Step(
+            np.array(rewards, np.float64), previous.copy(), np.array(env_rewards, np.float64), terminated, stepped
+        )
         transformed = np.asarray(self._transform(step), np.float64)
         if transformed.shape != step.rewards.shape:
             raise ValueError(
                 f"the transform returned shape {transformed.shape}; required: {step.rewards.shape}, a reward an env"
+            )
+        if not np.isfinite(transformed[stepped]).all():
+            wrong = int(np.flatnonzero(stepped & ~np.isfinite(transformed))[0])
+            raise ValueError(
+                f"the transform {self._transform!r} made {transformed[wrong]} of the reward {step.rewards[wrong]} and "
+                f"the env's own {step.env_rewards[wrong]}, in sub-env {wrong}; required: finite numbers"
             )
         previous[:] = np.where(ended, 0.0, step.rewards)
         return transformed

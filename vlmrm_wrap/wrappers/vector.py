@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrap
 from numpy.typing import NDArray
 
 from vlmrm_wrap.frames import FrameCapture, FrameReader
-from vlmrm_wrap.protocols import RewardModel, as_reward_model, check_num_envs, score_frames
+from vlmrm_wrap.protocols import RewardModel, as_reward_model, check_num_envs, score_frames, warn_of_held_frames
 from vlmrm_wrap.rendering import check_frame
 from vlmrm_wrap.workers import WorkerWatch
 
@@ -107,6 +107,7 @@ class CLIPRewardVectorWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
         check_num_envs(self.reward_model, envs.num_envs)
         with self._watch.operation("construction"):
             self._frames = _CapturedFrames(envs) if captured else _RenderedFrames(envs)
+        warn_of_held_frames(self.reward_model, self._frames.held)
         self._watch.unanswered = self._frames.unstepped
         self._gathered: NDArray[np.uint8] | None = None
 
@@ -171,6 +172,7 @@ class _CapturedFrames:
             bind=lambda shared: base.set_attr("clip_slot", [(shared, i) for i in range(envs.num_envs)]),
             across_processes=not isinstance(base, SyncVectorEnv),
         )
+        self.held = self._reader.held
         self.unstepped = self._reader.unstepped
         self.close = self._reader.close
 
@@ -187,6 +189,8 @@ class _RenderedFrames:
     After a NEXT_STEP or DISABLED step it shows the terminal frame, as it should; who made a reset step must be
     deduced from who ended before.
     """
+
+    held = False
 
     def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
         self.check(envs)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from fakes import PaintedEnv
 from gymnasium.envs.classic_control import Continuous_MountainCarEnv
+from gymnasium.vector import AutoresetMode
 from PIL import Image
 
 from vlmrm_wrap import CLIPRewardVectorWrapper, FixedHorizon, FrameCapture, make_vec
@@ -56,10 +57,12 @@ class TestSuccess:
 
     @pytest.mark.parametrize("wrapper", [Success, AbsorbingGoal])
     def test_unknown_goals_are_refused(self, wrapper):
-        with pytest.raises(ValueError, match=rf"{wrapper.__name__} got .*PaintedEnv.* goal=, a function"):
+        with pytest.raises(ValueError, match=rf"{wrapper.__name__} got .*PaintedEnv.* goal=None; required: goal=, a f"):
             wrapper(painted())
-        with pytest.raises(ValueError, match=r"goal is 'win'; required: .*'at_flag', 'balanced', 'standing'"):
+        with pytest.raises(ValueError, match=r"goal='win'; required: .* a bool; this env has no goals known by name"):
             wrapper(painted(), "win")
+        with pytest.raises(ValueError, match=r"got .*CartPole.* goal='at_flag'; required: .* one of \['balanced'\]"):
+            wrapper(gym.make("CartPole-v1"), "at_flag")
 
 
 class TestAbsorbingGoal:
@@ -78,6 +81,37 @@ class TestAbsorbingGoal:
             env = AbsorbingGoal(painted(), lambda env, time=goal_time: env.time == time)
             env.reset()
             assert [env.step(0)[2] for _ in range(3)] == ends
+
+    @pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
+    def test_who_starts_in_the_goal_stays_there(self, mode):
+        """Episodes of the env would last a step; the time limit outside gives them two."""
+
+        def make():
+            return gym.wrappers.TimeLimit(AbsorbingGoal(painted((1,)), lambda env: env.time == 0), 2)
+
+        envs = gym.vector.SyncVectorEnv([make, make], autoreset_mode=AutoresetMode(mode))
+        envs.reset()
+        for episode in (1, 2):
+            for step in (1, 2):
+                obs, rewards, terminations, truncations, infos = envs.step(np.zeros(2, int))
+                last = infos["final_obs"] if mode == "SameStep" and step == 2 else obs
+                assert [list(each) for each in last] == [[0, episode, 0]] * 2
+                assert [*rewards, *terminations, *truncations] == [0, 0, False, False, step == 2, step == 2]
+            if mode == "NextStep":
+                envs.step(np.zeros(2, int))
+            elif mode == "Disabled":
+                envs.reset(options={"reset_mask": np.ones(2, bool)})
+        envs.close()
+
+    def test_of_mountain_car_by_its_reset_options(self):
+        env = gym.make(CONTINUOUS)
+        obs, info = env.reset(options={"low": 0.5, "high": 0.5})
+        assert info == {"success": True}
+        again, reward, *_, info = env.step(np.array([-1.0], np.float32))
+        np.testing.assert_array_equal(again, obs)
+        assert (reward, info["success"]) == (0, True)
+        env.reset()
+        assert env.step(np.array([-1.0], np.float32))[1] != 0
 
     def test_of_mountain_car_pays_what_the_env_pays(self):
         plain, task = gym.make("MountainCarContinuous-v0"), gym.make(CONTINUOUS)
@@ -319,6 +353,12 @@ class TestMuJoCo:
         env.unwrapped.data.qpos[2] = 0.4
         assert env.step(np.zeros(env.action_space.shape, np.float32))[4]["success"] is False
         assert "success" not in gym.make(IDS + "TexturedHumanoid-v0").reset()[1]
+
+    def test_a_goal_of_another_env_is_refused_when_it_is_made(self):
+        with pytest.raises(ValueError, match=r"HalfCheetah.* goal='standing'; required: goal=, a function"):
+            gym.make(IDS + "TexturedMuJoCo-v0", env_id="HalfCheetah-v5", goal="standing")
+        with pytest.raises(ValueError, match=r"goal='sitting'; required: .*'kneeling', 'one_leg', 'splits', 'st"):
+            gym.make(IDS + "TexturedHumanoid-v0", goal="sitting")
 
     def test_planks_below_and_sky_above(self):
         """In a fresh process, where headless OpenGL can be chosen; one frame."""

@@ -13,17 +13,18 @@ vlmrm_wrap/TexturedHumanoid-v0               Humanoid-v5 in clothes, on planks, 
 vlmrm_wrap/TexturedMuJoCo-v0                 any MuJoCo env of Gymnasium: ``env_id="Ant-v5"`` and the same arguments
 ===========================================  =====================================================================
 
-goals.py AbsorbingGoal, Success; mountain_car.py TexturedMountainCar; mujoco_xml.py textured_mujoco_xml, camera;
-looks.py the pictures; envs.py the entry points and their arguments. No torch, pygame or mujoco before an env is made.
+goals.py AbsorbingGoal, Success; poses.py Humanoid's poses as goals; mountain_car.py TexturedMountainCar;
+mujoco_xml.py textured_mujoco_xml, camera; looks.py the pictures; envs.py the entry points and their arguments. No
+torch, pygame or mujoco before an env is made.
 """
 
 import gymnasium as gym
 
-from vlmrm_wrap.tasks.goals import AbsorbingGoal, Success
+from vlmrm_wrap.tasks.goals import AbsorbingGoal, Success, is_success
 from vlmrm_wrap.tasks.mountain_car import TexturedMountainCar
 from vlmrm_wrap.tasks.mujoco_xml import camera, textured_mujoco_xml
 
-__all__ = ["AbsorbingGoal", "Success", "TexturedMountainCar", "camera", "textured_mujoco_xml"]
+__all__ = ["AbsorbingGoal", "Success", "TexturedMountainCar", "camera", "is_success", "textured_mujoco_xml"]
 
 for _name, _maker, _limit in (
     ("CartPole-v0", "cartpole", 500),

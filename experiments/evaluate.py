@@ -20,7 +20,7 @@ import train_dqn
 import train_ppo
 import train_sac
 from envs import make_test_env
-from runs import evaluate, load_actor, true_return, user_errors
+from runs import evaluate, load_actor, tenths, true_return, user_errors
 from settings import RunConfig, instantiate
 
 SCRIPTS = {script.name: script for script in (train_ppo.SCRIPT, train_dqn.SCRIPT, train_sac.SCRIPT)}
@@ -57,7 +57,7 @@ def main() -> None:
         policy = folder / ("policy.zip" if options.policy == "best" else "final_policy.zip")
         act = load_actor(script.make(config, env), policy)
     result = evaluate(act, config.env, evaluation)
-    print(f"{evaluation.episodes} episodes: min {result['min']:.1f}, max {result['max']:.1f}")
+    print(f"{evaluation.episodes} episodes: min {tenths(result['min'])}, max {tenths(result['max'])}")
     print(true_return(result))
 
 

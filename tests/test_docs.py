@@ -6,12 +6,15 @@ import re
 import runpy
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
+from vlmrm_wrap import CLIPRewardWrapper, FrameScores
 from vlmrm_wrap.__main__ import _parser
 from vlmrm_wrap.insight import checks, doctor
 
@@ -89,6 +92,43 @@ def test_snippets_parse(page: Path, examples: ModuleType, monkeypatch: pytest.Mo
                 prompts = '--goal "a pole" --baseline "a cart"'
                 words = examples.shlex.split(command.replace('"${prompts[@]}"', prompts))
                 _parser().parse_args(words)
+
+
+def readme_block(examples: ModuleType, word: str) -> list[ast.stmt]:
+    """The statements of README's Python block that has ``word``."""
+    return next(
+        ast.parse(content).body
+        for language, content in examples.blocks((ROOT / "README.md").read_text())
+        if language == "python" and word in content
+    )
+
+
+def test_readmes_task_envs_draw_themselves(examples: ModuleType) -> None:
+    """Without a display and without variables."""
+    from test_mujoco import pytestmark, run_in_fresh_process
+
+    if pytestmark.args[0]:
+        pytest.skip(pytestmark.kwargs["reason"])
+    lines = ["import gymnasium as gym"]
+    for statement in readme_block(examples, "TexturedHumanoid"):
+        lines += [ast.unparse(statement), "env.reset(seed=0)", "print(env.render().shape)"]
+    assert run_in_fresh_process("\n".join(lines)).splitlines() == ["(400, 600, 3)", "(480, 480, 3)", "(480, 480, 3)"]
+
+
+def test_readmes_labels_are_written(examples: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the last line, which needs somebody's labels."""
+    monkeypatch.chdir(tmp_path)
+    *statements, last = readme_block(examples, "write_label_sheet")
+    names = {"gym": gym, "CLIPRewardWrapper": CLIPRewardWrapper, "model": SimpleNamespace(score=black)}
+    exec("\n".join(map(ast.unparse, statements)), names)
+    with pytest.raises(ValueError, match="required: "):
+        exec(ast.unparse(last), names)
+    written = {path.name for path in (tmp_path / "labels").iterdir()}
+    assert written == {"sheet-1.png", "sheet-2.png", "labels.csv", "rewards.csv"}
+
+
+def black(frames: np.ndarray) -> FrameScores:
+    return FrameScores(*np.zeros((3, len(frames)), np.float32))
 
 
 def messages(source: str) -> list[str]:

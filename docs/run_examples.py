@@ -10,7 +10,6 @@ which install or train, are not.
 import argparse
 import contextlib
 import io
-import os
 import re
 import shlex
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from vlmrm_wrap import UnknownPromptWarning
 from vlmrm_wrap.__main__ import main as vlmrm_wrap
+from vlmrm_wrap.screens import quiet_pygame
 
 GUIDES = sorted(Path(__file__).parent.glob("*.md"))
 
@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("run_examples.py", description=__doc__.split("\n\n")[0])
     parser.add_argument("--check", action="store_true", help="compare and write nothing")
     check = parser.parse_args().check
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    quiet_pygame()
     differ = False
     for path in GUIDES:
         guide = path.read_text()

@@ -18,8 +18,6 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # pygame greets on stdout
-
 import gymnasium as gym
 import numpy as np
 import torch
@@ -29,8 +27,9 @@ from vlmrm_wrap import CLIPRewardModel
 from vlmrm_wrap.insight.landscape import Landscape, landscape
 from vlmrm_wrap.insight.plotting import new_figure
 from vlmrm_wrap.insight.policies import RunFolder, closing, make_env
+from vlmrm_wrap.screens import quiet_pygame
 
-GOALS = {  # env -> goal, baseline: the paper's for the first two
+GOALS = {  # env -> goal, baseline: the paper's for the first two, and all kept from the embedded model's training
     "CartPole-v1": ("pole vertically upright on top of the cart", "pole and cart"),
     "MountainCar-v0": ("a car at the peak of the mountain, next to the yellow flag", "a car in the mountain"),
     "Pendulum-v1": ("the pendulum pointing straight up", "a pendulum"),
@@ -138,23 +137,26 @@ def learning_curves(path: Path, runs: list[Path]) -> None:
     groups: dict[str, list[Path]] = {}
     for run in runs:
         groups.setdefault(re.sub(r"-?seed\d+", "", run.name), []).append(run)
-    figure = new_figure(min(9.0, 3 + 3 * len(groups)), 4.4)
+    seeds = sorted({seed_of(run) for run in runs}, key=lambda seed: (len(seed), seed))
+    colors = {seed: f"C{index % 10}" for index, seed in enumerate(seeds)}
+    figure = new_figure(min(9.0, 3 + 3 * len(groups)), 4.6)
     panels = figure.subplots(2, len(groups), squeeze=False, sharex="col")
     rows = [("rollout/ep_clip_rew_mean", "CLIP return"), ("rollout/ep_rew_mean", "env's own return")]
     for row, (key, label) in zip(panels, rows, strict=True):
         for axes, (name, folders) in zip(row, groups.items(), strict=True):
             for folder in folders:
-                axes.plot(*column(folder / "progress.csv", key), label=seed_of(folder), linewidth=1.4)
+                seed = seed_of(folder)
+                axes.plot(*column(folder / "progress.csv", key), label=seed, color=colors[seed], linewidth=1.4)
             title = f"{RunFolder.read(folders[0]).env_id.split('/')[-1]}\n{name}"
             axes.set_title(title if label == rows[0][1] else "", fontsize=7)
             axes.grid(alpha=0.3)
             axes.locator_params(nbins=4)
             axes.tick_params(labelsize=8)
         row[0].set_ylabel(f"{label}\nper training episode", fontsize=9)
-    for axes, folders in zip(panels[1], groups.values(), strict=True):
+    for axes in panels[1]:
         axes.set_xlabel("env steps", fontsize=9)
-        if len(folders) <= 4:  # more would hide the curves
-            axes.legend(fontsize=7)
+    lines = {str(line.get_label()): line for axes in panels[0] for line in axes.lines}
+    figure.legend([lines[seed] for seed in seeds], seeds, loc="outside lower center", ncols=10, fontsize=8)
     save(figure, path)
 
 
@@ -219,6 +221,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=150, help="of a film strip; default: %(default)s")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    quiet_pygame()
     try:
         for run in options.runs:  # before anything is drawn
             RunFolder.read(run)

@@ -35,13 +35,9 @@ def plot_learning_curves(progress: Path, image: Path, title: str, checkpoint: in
 
 
 def record_video(
-    act: Callable[[Any], Any],
-    env: EnvConfig,
-    evaluation: EvaluationConfig,
-    reward_model: RewardModel,
-    path: Path,
-    max_frames: int = 500,
+    act: Callable[[Any], Any], env: EnvConfig, evaluation: EvaluationConfig, reward_model: RewardModel, path: Path
 ) -> Recording:
-    """The evaluation's first episode as an mp4, and what its rewards are made of."""
+    """The evaluation's first episode, all of it, as an mp4, and what its rewards are made of."""
+    seed, steps = evaluation.seed, evaluation.max_steps
     with closing(make_test_env(env, render_mode="rgb_array")) as film_env:
-        return video(film_env, reward_model, act, path, max_steps=max_frames, seed=evaluation.seed, embeddings=True)
+        return video(film_env, reward_model, act, path, max_steps=steps, seed=seed, embeddings=True)

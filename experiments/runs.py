@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from envs import make_test_env
 from settings import EnvConfig, EvaluationConfig
 from vlmrm_wrap.insight.saved_policies import SavedPolicy
+from vlmrm_wrap.tasks import is_success
 
 _USER_ERRORS = (gym.error.Error, AssertionError, ImportError, OSError, RuntimeError, TypeError, ValueError)
 
@@ -118,7 +119,7 @@ def evaluate(act: Callable[[Any], Any], env: EnvConfig, evaluation: EvaluationCo
         returns.append(total)
         lengths.append(length)
         ended.append(bool(terminated))
-        successes += [sum(in_goal) >= 0.5 * max(length, env.horizon or 0)] if in_goal else []
+        successes += [is_success(sum(in_goal), max(length, env.horizon or 0))] if in_goal else []
     test_env.close()
     spread = {"mean": float(np.mean(returns)), "std": float(np.std(returns))}
     spread |= {"min": min(returns), "max": max(returns)}

@@ -9,15 +9,9 @@ inside the package, which knows little but Gymnasium's simplest envs.
 """
 
 import argparse
-import os
-import sys
 import time
 import warnings
 from pathlib import Path
-
-os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # pygame greets on stdout
-if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame, which draws in memory, looks for a screen
 
 import gymnasium as gym
 import numpy as np
@@ -33,6 +27,7 @@ from vlmrm_wrap.insight.landscape import landscape
 from vlmrm_wrap.insight.sweep import SCORES, sweep
 from vlmrm_wrap.insight.video import video
 from vlmrm_wrap.sb3 import CLIPRewardLogger, CLIPRewardVecEnv, make_vec_env
+from vlmrm_wrap.screens import quiet_pygame
 
 parser = argparse.ArgumentParser("tutorial.py", description=__doc__.split("\n\n")[0])
 parser.add_argument("--out", type=Path, default=Path("runs/tutorial"), help="folder for the pictures; %(default)s")
@@ -42,6 +37,7 @@ parser.add_argument("--episodes", type=int, default=20, help="of each evaluation
 options = parser.parse_args()
 options.out.mkdir(parents=True, exist_ok=True)
 torch.set_num_threads(1)  # small networks are fastest so
+quiet_pygame()
 began = time.perf_counter()
 
 
@@ -51,10 +47,15 @@ def say(text: str) -> None:
 
 say("""1. AN ENV WITH A REWARD IN WORDS
 The goal says what the picture shows when the task is done, the baseline what it shows anyway. CLIP turns the frame
-and both sentences into vectors; the reward is high when the frame's lies towards the goal, seen from the baseline.""")
+and both sentences into vectors; the reward is high when the frame's lies towards the goal, seen from the baseline.
+alpha says how strictly that is meant. At 0 the reward is the cosine of frame and goal, and the baseline has no say; at
+1 all of the frame's vector that does not lie along the way from baseline to goal is left out; 0.5 is between them.""")
 
 goal, baseline = "pole vertically upright on top of the cart", "pole and cart"
-model = CLIPRewardModel.from_pretrained(options.encoder, goal_prompts=goal, baseline_prompts=baseline, alpha=0.5)
+try:
+    model = CLIPRewardModel.from_pretrained(options.encoder, goal_prompts=goal, baseline_prompts=baseline, alpha=0.5)
+except (gym.error.Error, OSError, RuntimeError, ValueError) as error:  # no such encoder, or no network to fetch it
+    raise SystemExit(f"error: {' '.join(str(error).split())}") from error
 env = CLIPRewardWrapper(gym.make("CartPole-v1", render_mode="rgb_array"), model)
 env.reset(seed=0)
 *_, reward, terminated, truncated, info = env.step(env.action_space.sample())
@@ -98,13 +99,15 @@ for text in goals:
     )
 
 say("""5. THE DOCTOR
-It looks at random steps of the env and says what would spoil a training, and how to mend it. One thing is wrong:""")
+It looks at random steps of the env and says what would spoil a training, and how to mend it.""")
 
-print(doctor(plain, goal_prompts=goal, baseline_prompts=baseline, encoder=options.encoder))
-print(
-    "\nThe reward is positive and CartPole ends when the pole falls, so merely surviving would pay, whatever the\n"
-    "words say. Below, fixed_horizon makes every episode equally long: only the words can teach."
-)
+diagnosis = doctor(plain, goal_prompts=goal, baseline_prompts=baseline, encoder=options.encoder)
+print(diagnosis)
+if any(finding.about == "ends" and finding.severity == "error" for finding in diagnosis.findings):
+    print(
+        "\nThe reward is positive and CartPole ends when the pole falls, so merely surviving would pay, whatever the\n"
+        "words say. Below, fixed_horizon makes every episode equally long: only the words can teach."
+    )
 
 say("""6. MANY ENVS AT ONCE
 A vector env has the frames of all its envs scored as one batch.""")
@@ -119,14 +122,19 @@ print(f"rewards of one step: {np.round(rewards, 2)}")
 print(f"{25 * 8 / (time.perf_counter() - start):.0f} env steps per second, rendered and scored")
 envs.close()
 
+best = 500 * scores.rewards[0]
 say(f"""7. TRAINING
-PPO for {options.steps} steps on that sentence. The env's own return is shown to compare; the policy never sees it.""")
+PPO for {options.steps} steps on that sentence. Episodes have 500 steps, and a pole that stands for all of them is paid
+{best:.0f}. The env's own return is shown to compare; the policy never sees it.""")
+
+rollout = 8 * 32  # env steps between two updates
+shown = rollout * max(options.steps // rollout // 7, 1)
 
 
 class Progress(CLIPRewardLogger):
     def _on_rollout_end(self) -> None:
         super()._on_rollout_end()
-        if self.n_calls % 1024 == 0:  # of 8 envs
+        if self.num_timesteps % shown == 0 and not np.isnan(self.ep_clip_rew_mean):  # NaN until an episode has ended
             own = np.mean([episode["r"] for episode in self.model.ep_info_buffer or [{"r": np.nan}]])
             print(
                 f"step {self.num_timesteps:6d}: CLIP return {self.ep_clip_rew_mean:6.1f}, env's own {own:6.1f}",
@@ -138,7 +146,7 @@ venv = CLIPRewardVecEnv(make_vec_env("CartPole-v1", n_envs=8, seed=0, fixed_hori
 ppo = PPO(
     "MlpPolicy",
     venv,
-    n_steps=32,
+    n_steps=rollout // venv.num_envs,
     batch_size=256,
     n_epochs=20,
     gamma=0.98,
@@ -152,14 +160,15 @@ ppo = PPO(
 test_env = Monitor(gym.make("CartPole-v1"))  # the unmodified env: its own ends, its own reward
 test_env.reset(seed=10_000)
 before, _ = evaluate_policy(ppo, test_env, n_eval_episodes=options.episodes)
-ppo.learn(options.steps, callback=Progress())
+progress = Progress()
+ppo.learn(options.steps, callback=progress)
 ppo.save(options.out / "policy.zip")
 after, _ = evaluate_policy(ppo, test_env, n_eval_episodes=options.episodes)
 print(f"true return, mean of {options.episodes} episodes: {before:.1f} untrained, {after:.1f} trained; 500 is the best")
 if after < 475:
-    print(
-        "It has not learnt it: some seeds don't, and short trainings can't. The CLIP return above shows that as well."
-    )
+    print("It has not learnt it: some seeds don't, and short trainings can't.")
+    if not np.isnan(progress.ep_clip_rew_mean):
+        print(f"The CLIP return, {progress.ep_clip_rew_mean:.0f} of {best:.0f}, says so without the env's own reward.")
 
 say("""8. WHAT IT DOES, AND WHAT IT IS PAID
 A film: the frame, what CLIP sees of it, and the reward's curve. What the rewards are made of is kept, so that other

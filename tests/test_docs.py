@@ -6,12 +6,15 @@ import re
 import runpy
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
+from vlmrm_wrap import CLIPRewardWrapper, FrameScores
 from vlmrm_wrap.__main__ import _parser
 from vlmrm_wrap.insight import checks, doctor
 
@@ -91,6 +94,43 @@ def test_snippets_parse(page: Path, examples: ModuleType, monkeypatch: pytest.Mo
                 _parser().parse_args(words)
 
 
+def readme_block(examples: ModuleType, word: str) -> list[ast.stmt]:
+    """The statements of README's Python block that has ``word``."""
+    return next(
+        ast.parse(content).body
+        for language, content in examples.blocks((ROOT / "README.md").read_text())
+        if language == "python" and word in content
+    )
+
+
+def test_readmes_task_envs_draw_themselves(examples: ModuleType) -> None:
+    """Without a display and without variables."""
+    from test_mujoco import pytestmark, run_in_fresh_process
+
+    if pytestmark.args[0]:
+        pytest.skip(pytestmark.kwargs["reason"])
+    lines = ["import gymnasium as gym"]
+    for statement in readme_block(examples, "TexturedHumanoid"):
+        lines += [ast.unparse(statement), "env.reset(seed=0)", "print(env.render().shape)"]
+    assert run_in_fresh_process("\n".join(lines)).splitlines() == ["(400, 600, 3)", "(480, 480, 3)", "(480, 480, 3)"]
+
+
+def test_readmes_labels_are_written(examples: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the last line, which needs somebody's labels."""
+    monkeypatch.chdir(tmp_path)
+    *statements, last = readme_block(examples, "write_label_sheet")
+    names = {"gym": gym, "CLIPRewardWrapper": CLIPRewardWrapper, "model": SimpleNamespace(score=black)}
+    exec("\n".join(map(ast.unparse, statements)), names)
+    with pytest.raises(ValueError, match="required: "):
+        exec(ast.unparse(last), names)
+    written = {path.name for path in (tmp_path / "labels").iterdir()}
+    assert written == {"sheet-1.png", "sheet-2.png", "labels.csv", "rewards.csv"}
+
+
+def black(frames: np.ndarray) -> FrameScores:
+    return FrameScores(*np.zeros((3, len(frames)), np.float32))
+
+
 def messages(source: str) -> list[str]:
     """All strings of a module, with ... for what is filled in."""
     strings = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.JoinedStr | ast.Constant)]
@@ -125,19 +165,54 @@ def run_script(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *argume
 
 
 def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Shorter than an episode: there is no CLIP return to show, and none is spoken of."""
+    diagnosis = doctor.doctor
+    monkeypatch.setattr(doctor, "doctor", lambda env, **prompts: without_ends(diagnosis(env, **prompts)))
     run_script("tutorial.py", tmp_path, monkeypatch, "--steps", "256", "--episodes", "1", "--out", "out")
-    assert "8. WHAT IT DOES" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "8. WHAT IT DOES" in told
+    assert "alpha says" in told[: told.index("2. A GOOD FRAME")]
+    assert "0 errors, 0 warnings" in told
+    assert "One thing is wrong" not in told
+    assert "merely surviving would pay" not in told
+    assert "CLIP return" not in told[told.index("7. TRAINING") : told.index("8. WHAT IT DOES")]
     made = {path.name for path in (tmp_path / "out").iterdir()}
     assert made == {"good_and_bad.png", "landscape.png", "policy.zip", "episode.mp4", "scores.npz"}
 
 
-def test_the_gallery_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = tmp_path / "Some-seed3"
-    run.mkdir()
-    (run / "config.yaml").write_text("env: {id: CartPole-v1}")
-    (run / "reward_model.json").write_text("{}")
+def without_ends(diagnosis: doctor.Diagnosis) -> doctor.Diagnosis:
+    diagnosis.findings = [finding for finding in diagnosis.findings if finding.about != "ends"]
+    return diagnosis
+
+
+def test_the_tutorial_shows_a_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a training that is a little longer than an episode."""
+    run_script("tutorial.py", tmp_path, monkeypatch, "--steps", "4352", "--episodes", "1")
+    told = capsys.readouterr().out
+    assert "1 errors, 0 warnings" in told
+    assert "merely surviving would pay" in told
+    assert re.search(r"^step   4096: CLIP return +\d", told, re.MULTILINE)
+    assert re.search(r"^The CLIP return, \d+ of \d+, says so", told, re.MULTILINE)
+
+
+def test_the_tutorial_without_its_encoder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match=r"^error: no weights file at nowhere.pt$"):
+        run_script("tutorial.py", tmp_path, monkeypatch, "--encoder", "nowhere.pt")
+
+
+def a_run(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "config.yaml").write_text("env: {id: CartPole-v1}")
+    (folder / "reward_model.json").write_text("{}")
     rows = ["time/total_timesteps,rollout/ep_clip_rew_mean,rollout/ep_rew_mean", "100,,", "200,1.5,20", "300,2.5,30"]
-    (run / "progress.csv").write_text("\n".join(rows))
+    (folder / "progress.csv").write_text("\n".join(rows))
+    return folder
+
+
+def test_the_gallery_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = a_run(tmp_path / "Some-seed3")
     run_script("gallery.py", tmp_path, monkeypatch, "out", run.name, "--points", "2", "--steps", "8")
     drawn = {"cartpole.png", "landscapes.png", "film_strips.png", "learning_curves.png"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == drawn
@@ -145,6 +220,28 @@ def test_the_gallery_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         with Image.open(tmp_path / "out" / name) as picture:
             assert picture.width > 500
             assert len(picture.convert("RGB").getcolors(10**6)) > 20
+
+
+def test_learning_curves_have_one_legend_that_covers_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a seed has one colour in all panels."""
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    import gallery
+
+    figures = []
+    monkeypatch.setattr(gallery, "save", lambda figure, _: figures.append(figure))
+    runs = ("one-seed0", "one-seed10", "one-seed2", "other-seed2")
+    gallery.learning_curves(tmp_path / "curves.png", [a_run(tmp_path / name) for name in runs])
+    (figure,), panels = figures, figures[0].axes
+    assert len(panels) == 4
+    assert not any(axes.get_legend() for axes in panels)
+    (legend,) = figure.legends
+    shown = {text.get_text(): line.get_color() for text, line in zip(legend.texts, legend.legend_handles, strict=True)}
+    assert list(shown) == ["seed0", "seed2", "seed10"]
+    lines = [line for axes in panels for line in axes.lines]
+    assert len(lines) == 8
+    assert all(line.get_color() == shown[line.get_label()] for line in lines)
+    figure.draw_without_rendering()
+    assert legend.get_window_extent().y1 < min(axes.get_window_extent().y0 for axes in panels)
 
 
 def test_the_gallery_says_what_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

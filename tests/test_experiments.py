@@ -23,6 +23,7 @@ pytest.importorskip("stable_baselines3")
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+from vlmrm_wrap import FrameScores
 from vlmrm_wrap.insight.recording import Recording
 
 ROOT = Path(__file__).parent.parent
@@ -265,6 +266,23 @@ def test_evaluate_prints_no_minus_zero(trained: tuple[Path, list[str]], monkeypa
     assert capsys.readouterr().out == "2 episodes: min 0.0, max 0.0\ntrue return: 0.0\n"
 
 
+@pytest.mark.parametrize("steps", [10, 510])
+def test_the_film_is_as_long_as_the_evaluations_episode(runs, steps: int) -> None:
+    import report
+    from settings import EnvConfig, EvaluationConfig
+
+    def act(_: object) -> np.ndarray:
+        return np.zeros(1, np.float32)
+
+    env, evaluation = EnvConfig("MountainCarContinuous-v0"), EvaluationConfig(episodes=1, max_steps=steps)
+    filmed = report.record_video(act, env, evaluation, SimpleNamespace(score=black), None)
+    assert len(filmed.rewards) == runs.evaluate(act, env, evaluation)["lengths"][0] == steps
+
+
+def black(frames: np.ndarray) -> FrameScores:
+    return FrameScores(*np.zeros((3, len(frames)), np.float32))
+
+
 @pytest.fixture
 def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """``main(*arguments)``: train_ppo's, in this process (where torch is loaded already), in a fresh folder."""
@@ -345,8 +363,12 @@ def test_the_other_algorithms(main, capsys, monkeypatch, script: str, settings: 
     assert float(last["train/n_updates"]) > 0
     assert 0 < float(last["rollout/ep_clip_rew_mean"]) < 20
     monkeypatch.setattr(sys, "argv", ["evaluate.py", "runs/mine"])
-    importlib.import_module("evaluate").main()
+    evaluation = importlib.import_module("evaluate")
+    evaluation.main()
     assert capsys.readouterr().out.splitlines()[-1] == number
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_: {"mean": -0.04, "min": -0.04, "max": -0.0})
+    evaluation.main()
+    assert capsys.readouterr().out == "2 episodes: min 0.0, max 0.0\ntrue return: 0.0\n"
 
 
 def test_a_name_is_taken_once(main, capsys) -> None:

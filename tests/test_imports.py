@@ -17,11 +17,14 @@ ALLOWED = {
     "screens": set(),
     "rendering": {"screens"},
     "workers": {"protocols"},
-    "frames": {"protocols", "rendering", "workers"},
+    "shared_frames": set(),
+    "frames": {"protocols", "rendering", "workers", "shared_frames"},
     "standardizing": set(),
     "wrappers": {"protocols", "rendering", "workers", "frames", "standardizing", "wrappers"},
     "tasks": {"rendering", "wrappers", "tasks"},
-    "sb3": {"protocols", "rendering", "workers", "frames", "wrappers", "sb3", "insight"},  # insight.metrics: numpy only
+    "sb3": {  # insight.metrics: numpy only
+        *("protocols", "rendering", "workers", "shared_frames", "frames", "wrappers", "sb3", "insight"),
+    },
     "reward": {"protocols"},
     "preprocess": {"protocols"},
     "encoders": {"protocols", "encoders"},

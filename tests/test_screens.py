@@ -1,5 +1,7 @@
 """Packed screens: the pixels of the env's own render, or the env's own render."""
 
+import os
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -36,6 +38,18 @@ def newest(name):
     """Taxi has had several versions."""
     family = name.rpartition("-")[0]
     return max((i for i in gym.registry if i.rpartition("-")[0] == family), key=lambda i: int(i.rpartition("v")[2]))
+
+
+@pytest.mark.parametrize("display", [{}, {"DISPLAY": ":0"}, {"WAYLAND_DISPLAY": "wayland-0"}])
+def test_scripts_without_a_screen(monkeypatch, display):
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("os.environ", {**display, "OTHER": "1"})
+    screens.quiet_pygame()
+    quiet = {"PYGAME_HIDE_SUPPORT_PROMPT": "1"}
+    assert os.environ == {**display, "OTHER": "1", **quiet, **({} if display else {"SDL_VIDEODRIVER": "dummy"})}
+    monkeypatch.setattr("os.environ", own := {"SDL_VIDEODRIVER": "x11", "PYGAME_HIDE_SUPPORT_PROMPT": "0"})
+    screens.quiet_pygame()
+    assert own == {"SDL_VIDEODRIVER": "x11", "PYGAME_HIDE_SUPPORT_PROMPT": "0"}
 
 
 def assert_same_frames(env, plain, steps):

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from fakes import PaintedEnv
 from gymnasium.envs.classic_control import Continuous_MountainCarEnv
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
 from PIL import Image
 
 from vlmrm_wrap import CLIPRewardVectorWrapper, FixedHorizon, FrameCapture, make_vec
 from vlmrm_wrap.protocols import FrameScores
 from vlmrm_wrap.sb3 import CLIPRewardVecEnv, make_vec_env
-from vlmrm_wrap.tasks import AbsorbingGoal, Success, TexturedMountainCar, camera, textured_mujoco_xml
+from vlmrm_wrap.tasks import AbsorbingGoal, Success, TexturedMountainCar, textured_mujoco_xml
 from vlmrm_wrap.tasks.looks import LOOKS, look, noise
 
 IDS = "vlmrm_wrap.tasks:vlmrm_wrap/"
@@ -56,10 +58,12 @@ class TestSuccess:
 
     @pytest.mark.parametrize("wrapper", [Success, AbsorbingGoal])
     def test_unknown_goals_are_refused(self, wrapper):
-        with pytest.raises(ValueError, match=rf"{wrapper.__name__} got .*PaintedEnv.* goal=, a function"):
+        with pytest.raises(ValueError, match=rf"{wrapper.__name__} got .*PaintedEnv.* goal=None; required: goal=, a f"):
             wrapper(painted())
-        with pytest.raises(ValueError, match=r"goal is 'win'; required: .*'at_flag', 'balanced', 'standing'"):
+        with pytest.raises(ValueError, match=r"goal='win'; required: .* a bool; this env has no goals known by name"):
             wrapper(painted(), "win")
+        with pytest.raises(ValueError, match=r"got .*CartPole.* goal='at_flag'; required: .* one of \['balanced'\]"):
+            wrapper(gym.make("CartPole-v1"), "at_flag")
 
 
 class TestAbsorbingGoal:
@@ -78,6 +82,37 @@ class TestAbsorbingGoal:
             env = AbsorbingGoal(painted(), lambda env, time=goal_time: env.time == time)
             env.reset()
             assert [env.step(0)[2] for _ in range(3)] == ends
+
+    @pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
+    def test_who_starts_in_the_goal_stays_there(self, mode):
+        """Episodes of the env would last a step; the time limit outside gives them two."""
+
+        def make():
+            return gym.wrappers.TimeLimit(AbsorbingGoal(painted((1,)), lambda env: env.time == 0), 2)
+
+        envs = gym.vector.SyncVectorEnv([make, make], autoreset_mode=AutoresetMode(mode))
+        envs.reset()
+        for episode in (1, 2):
+            for step in (1, 2):
+                obs, rewards, terminations, truncations, infos = envs.step(np.zeros(2, int))
+                last = infos["final_obs"] if mode == "SameStep" and step == 2 else obs
+                assert [list(each) for each in last] == [[0, episode, 0]] * 2
+                assert [*rewards, *terminations, *truncations] == [0, 0, False, False, step == 2, step == 2]
+            if mode == "NextStep":
+                envs.step(np.zeros(2, int))
+            elif mode == "Disabled":
+                envs.reset(options={"reset_mask": np.ones(2, bool)})
+        envs.close()
+
+    def test_of_mountain_car_by_its_reset_options(self):
+        env = gym.make(CONTINUOUS)
+        obs, info = env.reset(options={"low": 0.5, "high": 0.5})
+        assert info == {"success": True}
+        again, reward, *_, info = env.step(np.array([-1.0], np.float32))
+        np.testing.assert_array_equal(again, obs)
+        assert (reward, info["success"]) == (0, True)
+        env.reset()
+        assert env.step(np.array([-1.0], np.float32))[1] != 0
 
     def test_of_mountain_car_pays_what_the_env_pays(self):
         plain, task = gym.make("MountainCarContinuous-v0"), gym.make(CONTINUOUS)
@@ -213,6 +248,25 @@ class TestIds:
         assert env.render().shape == (400, 600, 3)
 
 
+@pytest.mark.filterwarnings("ignore:.*(different from the unwrapped version|Box observation space)")
+@pytest.mark.parametrize("render_mode", [None, "rgb_array"])
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("CartPole-v0", {}),
+        ("TexturedMountainCar-v0", {}),
+        ("TexturedMountainCarContinuous-v0", {}),
+        ("TexturedHumanoid-v0", {"goal": "kneeling"}),
+        ("TexturedMuJoCo-v0", {"env_id": "HalfCheetah-v5", "camera": {}}),
+    ],
+)
+def test_gymnasiums_check_passes(name, kwargs, render_mode):
+    """The check renders in every mode that an env has: not those whose modes have a window among them."""
+    if kwargs:
+        pytest.importorskip("mujoco")
+    check_env(gym.make(IDS + name, render_mode=render_mode, **kwargs), skip_render_check="MountainCar" not in name)
+
+
 class TestLooks:
     @pytest.mark.parametrize("name", [*LOOKS, "#2a5caa"])
     def test_pictures_tile_and_repeat(self, name):
@@ -240,7 +294,7 @@ class TestMuJoCo:
     def _mujoco(self):
         pytest.importorskip("mujoco")
 
-    @pytest.mark.parametrize("name", ["Humanoid-v5", "Hopper-v5"])
+    @pytest.mark.parametrize("name", ["Humanoid-v5", "Hopper-v5", "Pusher-v5"])
     def test_the_physics_are_the_same_to_the_bit(self, name):
         plain = gym.make(name)
         env = gym.make(IDS + "TexturedMuJoCo-v0", env_id=name, body={"torso": "skin", "": "#334455"}, floor="grass")
@@ -270,6 +324,103 @@ class TestMuJoCo:
         assert materials["left_thigh1"] is None
         assert not list(tmp_path.glob("sky*"))
         assert np.asarray(Image.open(tmp_path / "vlmrm_2d_tiles.png")).shape == (512, 512, 3)
+
+    @pytest.mark.parametrize(
+        ("body", "dressed"),
+        [
+            ("metal", {"link0", "link1", "fingertip"}),
+            ({"": "metal"}, {"link0", "link1", "fingertip"}),
+            ({"target": "#22cc22", "link": "skin"}, {"target", "link0", "link1"}),
+            ({".*": "metal"}, {"link0", "link1", "fingertip", "target"}),
+        ],
+    )
+    def test_goals_are_dressed_by_their_names_only(self, tmp_path, body, dressed):
+        geoms = list(ET.parse(textured_mujoco_xml("Reacher-v5", tmp_path, body=body)).getroot().iter("geom"))
+        assert {geom.get("name") for geom in geoms if "cube" in geom.get("material", "")} == dressed
+
+    def test_what_a_tendon_moves_is_a_robot(self, tmp_path):
+        (tmp_path / "own.xml").write_text(
+            "<mujoco><worldbody><geom type='plane' size='1 1 1'/>"
+            "<body name='arm'><joint name='shoulder'/><geom size='.1'/>"
+            "<body name='hand'><geom size='.1'/></body></body>"
+            "<body name='ball'><freejoint/><geom size='.1'/></body></worldbody>"
+            "<tendon><fixed name='cord'><joint joint='shoulder' coef='1'/></fixed></tendon>"
+            "<actuator><motor tendon='cord'/></actuator></mujoco>"
+        )
+        bodies = ET.parse(textured_mujoco_xml(tmp_path / "own.xml", tmp_path / "out")).getroot().iter("body")
+        dressed = [each.get("name") for each in bodies if each.find("geom").get("material")]
+        assert dressed == ["arm", "hand"]
+
+    @pytest.mark.parametrize("name", ["HalfCheetah-v5", "Swimmer-v5", "Pusher-v5"])
+    def test_the_floor_has_no_end_and_the_view_is_the_same(self, name):
+        plain, textured = gym.make(name), gym.make(IDS + "TexturedMuJoCo-v0", env_id=name)
+        mine, theirs = textured.unwrapped.model, plain.unwrapped.model
+        planes = theirs.geom_type == 0
+        assert planes.any()
+        assert not mine.geom_size[planes, :2].any()
+        np.testing.assert_array_equal(mine.geom_size[~planes], theirs.geom_size[~planes])
+        assert mine.stat.extent == theirs.stat.extent
+        np.testing.assert_array_equal(mine.stat.center, theirs.stat.center)
+
+    @pytest.mark.parametrize(
+        ("name", "arguments", "limits"),
+        [
+            ("TexturedHumanoid-v0", {}, [1000]),
+            ("TexturedHumanoid-v0", {"max_episode_steps": 1500}, [1500]),
+            ("TexturedHumanoid-v0", {"max_episode_steps": -1}, []),
+            ("TexturedMuJoCo-v0", {"env_id": "Reacher-v5"}, [50]),
+            ("TexturedMuJoCo-v0", {"env_id": "Reacher-v5", "time_limit": 60}, [60]),
+            ("TexturedMuJoCo-v0", {"env_id": "Reacher-v5", "time_limit": -1}, []),
+        ],
+    )
+    def test_time_limits_are_those_asked_for(self, name, arguments, limits):
+        env, found = gym.make(IDS + name, **arguments), []
+        while isinstance(env, gym.Wrapper):
+            found += [env._max_episode_steps] if isinstance(env, gym.wrappers.TimeLimit) else []
+            env = env.env
+        assert found == limits
+
+    def test_an_env_id_is_an_argument_of_make_vec_too(self):
+        envs = make_vec(IDS + "TexturedMuJoCo-v0", 2, env_id="Reacher-v5")
+        assert envs.single_action_space.shape == (2,)
+        envs.close()
+
+    def test_no_clothes(self):
+        plain, bare = (gym.make(name).unwrapped.model for name in ("Humanoid-v5", IDS + "TexturedHumanoid-v0"))
+        assert not np.array_equal(plain.geom_rgba[1:], bare.geom_rgba[1:])
+        bare = gym.make(IDS + "TexturedHumanoid-v0", body=None).unwrapped.model
+        np.testing.assert_array_equal(plain.geom_rgba[1:], bare.geom_rgba[1:])
+
+    def test_plain_rendering_needs_no_variables(self):
+        """Two of them, because it is the first render that chooses and the second that finds its own picture again."""
+        from test_mujoco import pytestmark, run_in_fresh_process
+
+        if pytestmark.args[0]:
+            pytest.skip(pytestmark.kwargs["reason"])
+        out = run_in_fresh_process(
+            f"""
+            import gc, os, gymnasium as gym
+            import vlmrm_wrap.tasks, vlmrm_wrap.tasks.envs
+
+            def make(env_id):
+                env = gym.make("{IDS}TexturedMuJoCo-v0", env_id=env_id, render_mode="rgb_array", width=32, height=32)
+                env.reset(seed=0)
+                return env
+
+            hopper, ant = make("Hopper-v5"), make("Ant-v5")
+            before = dict(os.environ)
+            first = hopper.render()
+            print("MUJOCO_GL" in before, set(os.environ) - set(before) - {{"PYOPENGL_PLATFORM"}})
+            ant.render()
+            viewer = hopper.unwrapped.mujoco_renderer.viewer
+            print((hopper.render() == first).all())
+            ant.close()
+            del ant
+            gc.collect()
+            print((hopper.render() == first).all(), first.any(), hopper.unwrapped.mujoco_renderer.viewer is viewer)
+            """
+        )
+        assert out.splitlines() == ["False {'MUJOCO_GL'}", "True", "True True True"]
 
     def test_a_model_of_ones_own_keeps_its_files(self, tmp_path):
         """Includes, a mesh folder beside the model, and a translucent geom, which stays as it is."""
@@ -303,22 +454,18 @@ class TestMuJoCo:
         with pytest.raises(ValueError, match="call textured_mujoco_xml on your own"):
             gym.make(IDS + "TexturedHumanoid-v0", xml_file="humanoid.xml")
 
-    def test_the_papers_camera(self):
-        view = camera()
-        assert view["camera_id"] == -1
-        config = view["default_camera_config"]
-        assert (config["distance"], config["elevation"], config["azimuth"]) == (3.5, -10, 180)
-        assert config["lookat"].tolist() == [0, 0, 1]
-        assert (
-            gym.make(IDS + "TexturedHumanoid-v0").unwrapped.mujoco_renderer.default_cam_config.keys() == config.keys()
-        )
-
     def test_standing_is_what_the_env_calls_healthy(self):
         env = gym.make(IDS + "TexturedHumanoid-v0", goal="standing")
         assert env.reset(seed=0)[1]["success"] is True
         env.unwrapped.data.qpos[2] = 0.4
         assert env.step(np.zeros(env.action_space.shape, np.float32))[4]["success"] is False
         assert "success" not in gym.make(IDS + "TexturedHumanoid-v0").reset()[1]
+
+    def test_a_goal_of_another_env_is_refused_when_it_is_made(self):
+        with pytest.raises(ValueError, match=r"HalfCheetah.* goal='standing'; required: goal=, a function"):
+            gym.make(IDS + "TexturedMuJoCo-v0", env_id="HalfCheetah-v5", goal="standing")
+        with pytest.raises(ValueError, match=r"goal='sitting'; required: .*'kneeling', 'one_leg', 'splits', 'st"):
+            gym.make(IDS + "TexturedHumanoid-v0", goal="sitting")
 
     def test_planks_below_and_sky_above(self):
         """In a fresh process, where headless OpenGL can be chosen; one frame."""

@@ -6,7 +6,6 @@ Nothing heavy is imported before the arguments are parsed.
 
 import argparse
 import json
-import os
 import re
 import sys
 import traceback
@@ -21,14 +20,13 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one sub-command, by default that of ``sys.argv``, and returns the exit status."""
     options = _parser().parse_args(arguments)
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # pygame greets on stdout
-    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame, which draws in memory, looks for a screen
     long_format = warnings.formatwarning
     warnings.formatwarning = lambda text, category, *_: f"{category.__name__}: {_plain(text)}\n"
     try:
         from vlmrm_wrap.insight import commands
+        from vlmrm_wrap.screens import quiet_pygame
 
+        quiet_pygame()
         with warnings.catch_warnings():  # of Gymnasium, about what is refused, and told, here
             warnings.filterwarnings("ignore", ".*RGB-array rendering should return")
             status: int = getattr(commands, options.command)(options)

@@ -11,7 +11,6 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmrm_wrap.frames import SharedFrames
 from vlmrm_wrap.insight.checks import (
     Finding,
     check_crop,
@@ -30,6 +29,7 @@ from vlmrm_wrap.insight.states import EnvStates, env_states
 from vlmrm_wrap.insight.visits import frames_of_states, terminal_state, walk
 from vlmrm_wrap.protocols import UnknownPromptWarning
 from vlmrm_wrap.rendering import FrameRenderer, check_renders
+from vlmrm_wrap.shared_frames import SharedFrames
 
 if TYPE_CHECKING:
     from vlmrm_wrap.reward_model import CLIPRewardModel

@@ -16,10 +16,11 @@ from stable_baselines3.common.vec_env import (
     unwrap_vec_normalize,
 )
 
-from vlmrm_wrap.frames import FrameCapture, FrameReader, SharedFrames
+from vlmrm_wrap.frames import FrameCapture, FrameReader
 from vlmrm_wrap.protocols import RewardModel, as_reward_model, check_num_envs, score_frames, warn_of_held_frames
 from vlmrm_wrap.sb3.pending import PendingRewards
 from vlmrm_wrap.sb3.scoring import ScoringQueue
+from vlmrm_wrap.shared_frames import SharedFrames
 from vlmrm_wrap.workers import WorkerWatch
 from vlmrm_wrap.wrappers.horizon import FixedHorizon, check_horizon
 

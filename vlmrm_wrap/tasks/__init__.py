@@ -13,23 +13,33 @@ vlmrm_wrap/TexturedHumanoid-v0               Humanoid-v5 in clothes, on planks, 
 vlmrm_wrap/TexturedMuJoCo-v0                 any MuJoCo env of Gymnasium: ``env_id="Ant-v5"`` and the same arguments
 ===========================================  =====================================================================
 
-goals.py AbsorbingGoal, Success; mountain_car.py TexturedMountainCar; mujoco_xml.py textured_mujoco_xml, camera;
-looks.py the pictures; envs.py the entry points and their arguments. No torch, pygame or mujoco before an env is made.
+goals.py AbsorbingGoal, Success; poses.py Humanoid's poses as goals; mountain_car.py TexturedMountainCar;
+mujoco_xml.py textured_mujoco_xml; cameras.py camera, TrackingCamera; looks.py, sky.py the pictures; envs.py the entry
+points and their arguments. No torch, pygame or mujoco before an env is made.
 """
 
 import gymnasium as gym
 
-from vlmrm_wrap.tasks.goals import AbsorbingGoal, Success
+from vlmrm_wrap.tasks.cameras import TrackingCamera, camera
+from vlmrm_wrap.tasks.goals import AbsorbingGoal, Success, is_success
 from vlmrm_wrap.tasks.mountain_car import TexturedMountainCar
-from vlmrm_wrap.tasks.mujoco_xml import camera, textured_mujoco_xml
+from vlmrm_wrap.tasks.mujoco_xml import textured_mujoco_xml
 
-__all__ = ["AbsorbingGoal", "Success", "TexturedMountainCar", "camera", "textured_mujoco_xml"]
+__all__ = [
+    "AbsorbingGoal",
+    "Success",
+    "TexturedMountainCar",
+    "TrackingCamera",
+    "camera",
+    "is_success",
+    "textured_mujoco_xml",
+]
 
 for _name, _maker, _limit in (
     ("CartPole-v0", "cartpole", 500),
     ("TexturedMountainCar-v0", "mountain_car", 200),
     ("TexturedMountainCarContinuous-v0", "mountain_car_continuous", 999),
-    ("TexturedHumanoid-v0", "humanoid", None),  # which keeps the time limit of Gymnasium's env
-    ("TexturedMuJoCo-v0", "mujoco", None),
+    ("TexturedHumanoid-v0", "humanoid", 1000),
+    ("TexturedMuJoCo-v0", "mujoco", None),  # which has the time limit of its env_id inside
 ):
     gym.register(f"vlmrm_wrap/{_name}", f"vlmrm_wrap.tasks.envs:{_maker}", max_episode_steps=_limit)

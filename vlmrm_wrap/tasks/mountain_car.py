@@ -59,6 +59,7 @@ class TexturedMountainCar(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConst
         if not isinstance(env.unwrapped, Continuous_MountainCarEnv | MountainCarEnv):
             raise ValueError(f"TexturedMountainCar got {env}; required: MountainCar-v0 or MountainCarContinuous-v0")
         check_renders(env, "TexturedMountainCar")
+        self.metadata = {**env.metadata, "render_modes": ["rgb_array"]}
 
     def render(self) -> NDArray[np.uint8]:
         drawn: Any = self.env.unwrapped

@@ -1,4 +1,4 @@
-"""Textures and cameras for any MuJoCo env of Gymnasium, through the env's own arguments.
+"""Textures for any MuJoCo env of Gymnasium, through the env's own arguments.
 
 :func:`textured_mujoco_xml` copies the env's model file with other materials, for ``gym.make(..., xml_file=...)``.
 Numbers are copied as text, and neither a geom nor a shape is added, so the physics are the same to the bit.
@@ -7,9 +7,8 @@ Numbers are copied as text, and neither a geom nor a shape is added, so the phys
 import inspect
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -18,33 +17,12 @@ from numpy.typing import NDArray
 from vlmrm_wrap.tasks.looks import look
 from vlmrm_wrap.tasks.sky import SKIES, sky_faces
 
-__all__ = ["camera", "textured_mujoco_xml"]
+__all__ = ["textured_mujoco_xml"]
 
 _SIZE = 512  # pixels of a floor's picture
 _BODY_SIZE = 256
+_DRIVEN_BY = ("joint", "jointinparent", "tendon", "site", "body", "cranksite")  # attributes of actuators and tendons
 _FLOOR_TINT = "0.75 0.75 0.75 1"  # Gymnasium's lamps add up to more than white
-
-
-def camera(
-    *,
-    distance: float = 3.5,
-    azimuth: float = 180.0,
-    elevation: float = -10.0,
-    lookat: Sequence[float] = (0.0, 0.0, 1.0),
-    trackbodyid: int = 1,
-) -> dict[str, Any]:
-    """Arguments of ``gym.make`` that show a MuJoCo env from one fixed place; by default the paper's for Humanoid.
-
-    ``distance`` in metres from the point ``lookat`` (x, y, z); ``azimuth`` and ``elevation`` in degrees, negative
-    elevations look down. Gymnasium 1.4 leaves ``trackbodyid``, which the paper gives too, without effect in pictures:
-    the camera stays. (Rocamonde et al. 2023, section 4.3: kneeling 91 % without this camera, 100 % with it.)
-
-    Example:
-        >>> env = gym.make("Humanoid-v5", render_mode="rgb_array", **camera(distance=5))
-    """
-    config = {"distance": distance, "azimuth": azimuth, "elevation": elevation, "trackbodyid": trackbodyid}
-    # camera_id -1 is the free camera: before 1.4 Gymnasium preferred one named "track" that ignores the rest.
-    return {"camera_id": -1, "default_camera_config": {**config, "lookat": np.array(lookat, float)}}
 
 
 def textured_mujoco_xml(
@@ -60,9 +38,11 @@ def textured_mujoco_xml(
 
     ``env_or_xml``: the id of a Gymnasium env that takes ``xml_file``, or the path of a model. Looks are "wood",
     "grass", "earth", "tiles", "metal", "skin", or a colour "#rrggbb" for cloth dyed so; None leaves things as they are.
-    ``floor``: of all planes, its picture repeated every ``floor_tile`` metres. ``sky``: "day" or "evening".
-    ``body``: one look for all that is not part of the world, or several by regular expression, the first that
-    matches a geom's name (its body's where it has none); what matches none, or is translucent, stays as it is.
+    ``floor``: of all planes, which are drawn to the horizon, its picture repeated every ``floor_tile`` metres. ``sky``:
+    "day" or "evening". ``body``: one look for the robot, all that hangs together with what an actuator moves, or
+    several by regular expression, the first that matches a geom's name (its body's where it has none). What matches
+    none, or is translucent, stays as it is, and so do goals and things to push, unless an expression other than "" has
+    their names; without actuators everything that is no part of the world counts as robot.
     The pictures lie beside the copy, which reads them, and the model's meshes, by absolute paths, when the env is
     made.
 
@@ -83,9 +63,7 @@ def textured_mujoco_xml(
         _replace_sky(root, assets, folder, sky)
     if floor is not None:
         name = _add_look(assets, folder, floor, "2d", _SIZE, 1 / floor_tile)
-        for geom in root.iter("geom"):
-            if geom.get("type") == "plane" and _opaque(geom):
-                geom.attrib.update(material=name, rgba=_FLOOR_TINT)
+        _lay_floor(root, name, source)
     if body is not None:
         _dress(root, assets, folder, {"": body} if isinstance(body, str) else body)
     path = folder / source.name
@@ -139,11 +117,25 @@ def _replace_sky(root: ET.Element, assets: ET.Element, folder: Path, sky: str) -
     for block in root.iter("asset"):
         for texture in [texture for texture in block.findall("texture") if texture.get("type") == "skybox"]:
             block.remove(texture)
+    haze = " ".join(f"{level / 255:.3f}" for level in SKIES[sky][1])
+    ET.SubElement(ET.SubElement(root, "visual"), "rgba", haze=f"{haze} 1")  # which the floor fades into
     texture = ET.SubElement(assets, "texture", name="vlmrm_sky", type="skybox")
     for face, picture in sky_faces(sky).items():
         file = folder / f"sky_{sky}_{face}.png"
         _save(picture, file)
         texture.set(f"file{face}", str(file))
+
+
+def _lay_floor(root: ET.Element, material: str, source: Path) -> None:
+    """On every plane, drawn to the horizon: for the physics planes have no end, whatever their size says."""
+    import mujoco
+
+    for geom in root.iter("geom"):
+        if geom.get("type") == "plane" and _opaque(geom):
+            *_, spacing = geom.get("size", "0 0 1").split()
+            geom.attrib.update(material=material, rgba=_FLOOR_TINT, size=f"0 0 {spacing}")
+    seen = mujoco.MjModel.from_xml_path(str(source)).stat  # by which cameras and shadows go
+    ET.SubElement(root, "statistic", extent=repr(float(seen.extent)), center=" ".join(map(str, seen.center.tolist())))
 
 
 def _add_look(assets: ET.Element, folder: Path, name: str, kind: str, size: int, repeat: float) -> str:
@@ -161,14 +153,25 @@ def _add_look(assets: ET.Element, folder: Path, name: str, kind: str, size: int,
 
 
 def _dress(root: ET.Element, assets: ET.Element, folder: Path, looks: Mapping[str, str]) -> None:
-    for world in root.findall("worldbody"):
-        for part in world.iter("body"):
-            for geom in part.findall("geom"):
-                name = geom.get("name") or part.get("name") or ""
-                found = next((look for pattern, look in looks.items() if re.search(pattern, name)), None)
+    parts = [part for world in root.findall("worldbody") for part in world.findall("body")]
+    robots = [part for part in parts if _is_driven(part, root)] or parts
+    for part in parts:
+        fitting = {pattern: look for pattern, look in looks.items() if pattern or part in robots}
+        for body in part.iter("body"):
+            for geom in body.findall("geom"):
+                name = geom.get("name") or body.get("name") or ""
+                found = next((look for pattern, look in fitting.items() if re.search(pattern, name)), None)
                 if found is not None and geom.get("type") != "plane" and _opaque(geom):
                     material = _add_look(assets, folder, found, "cube", _BODY_SIZE, 1)
                     geom.attrib.update(material=material, rgba="1 1 1 1")
+
+
+def _is_driven(part: ET.Element, root: ET.Element) -> bool:
+    """Whether an actuator moves it: a robot, where goals and things to push are not."""
+    driven = {drive.get(by) for drives in root.iter("actuator") for drive in drives for by in _DRIVEN_BY}
+    for tendon in (tendon for tendons in root.iter("tendon") for tendon in tendons if tendon.get("name") in driven):
+        driven |= {of.get(by) for of in tendon for by in _DRIVEN_BY}
+    return any(each.get("name") in driven - {None} for each in part.iter())
 
 
 def _save(picture: NDArray[np.uint8], file: Path) -> None:

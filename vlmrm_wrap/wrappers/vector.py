@@ -18,6 +18,7 @@ __all__ = ["CLIPRewardVectorWrapper", "make_vec"]
 
 def make_vec(
     env_id: str | gym.envs.registration.EnvSpec,
+    /,  # an env may have an argument of that name
     num_envs: int,
     *,
     vectorization_mode: str = "sync",

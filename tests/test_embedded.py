@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -172,7 +172,7 @@ class TestWords:
     def test_names_unknown_content_words_in_order(self, text: str, unknown: list[str]):
         assert encoder().unknown_words(text) == unknown
 
-    def test_every_trained_wording_is_known(self, scripts: ModuleType):
+    def test_every_trained_wording_is_known(self, scripts: SimpleNamespace):
         """`taught_words` is written by the training script and read by the package: each has its idea of a word."""
         for family in scripts.FAMILIES:
             trained = scripts.phrases(family).trained
@@ -276,31 +276,36 @@ def output_of(process: subprocess.Popen[str]) -> str:
     return out
 
 
-def test_training_repeats_itself_and_the_result_can_be_evaluated(tmp_path: Path):
+def test_training_repeats_itself(tmp_path: Path):
     files = [tmp_path / "first.safetensors", tmp_path / "second.safetensors"]
-    tiny = ("--steps", "4", "--frames", "0.001", "--out")
+    tiny = ("--steps", "8", "--frames", "0.001", "--out")
     runs = [start("train.py", *tiny, str(out), hash_seed=i) for i, out in enumerate(files)]
     for output in map(output_of, runs):
-        assert "read     2/2" in output
+        assert "read     6/6" in output
         assert "see     2/2" in output
     first, second = (out.read_bytes() for out in files)
     assert first == second
-    report = output_of(start("evaluate.py", str(files[0]), "--frames", "20"))
-    assert "| Acrobot-v1 | tip height, links | all | 20 |" in report
-    assert "Left against right" in report
     _, metadata = asset()
     with safe_open(files[0], framework="pt") as file:  # the shipped words are the grammar's
         assert file.metadata()["taught_words"] == metadata["taught_words"]
 
 
+def test_the_model_cards_tables_can_be_made():
+    report = output_of(start("evaluate.py", "--frames", "20"))
+    assert "| Acrobot-v1 | tip height, links | all | 20 |" in report
+    assert "Left against right" in report
+
+
 @pytest.fixture
-def scripts(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def scripts(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What the modules about sentences define, all together."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    return importlib.import_module("captions")
+    names = [vars(importlib.import_module(name)) for name in ("bank", "meaning", "synonyms", "captions")]
+    return SimpleNamespace(**{key: value for module in names for key, value in module.items()})
 
 
 class TestSentences:
-    def test_every_wording_is_read_about_equally_often(self, scripts: ModuleType):
+    def test_every_wording_is_read_about_equally_often(self, scripts: SimpleNamespace):
         """Both sides of a mirrored wording are a sentence each; joined sentences come on top."""
         family = next(f for f in scripts.FAMILIES if f.name == "pendulum")
         writer, trained = scripts.Writer(np.random.default_rng(0)), scripts.phrases(family).trained
@@ -312,13 +317,13 @@ class TestSentences:
             expected = sides * len(trained[name]) / sentences
             assert sum(said in aims for said in drawn) / len(drawn) == pytest.approx(expected, rel=0.25)
 
-    def test_presets_are_ours_and_never_said(self, scripts: ModuleType):
+    def test_presets_are_ours_and_never_said(self, scripts: SimpleNamespace):
         texts = set(scripts.write_captions(np.random.default_rng(5), 6000).texts)
         assert len(texts) > 4000
         assert scripts.PRESETS["cartpole"] == PRESETS["CartPole-v1"]
         assert texts.isdisjoint(sentence for pair in scripts.PRESETS.values() for sentence in pair)
 
-    def test_every_region_has_sixty_wordings_and_some_are_held_out(self, scripts: ModuleType):
+    def test_every_region_has_sixty_wordings_and_some_are_held_out(self, scripts: SimpleNamespace):
         few = {"names", "degrees", "degrees left", "more than degrees", "less than degrees", "cart gone", "gone"}
         for family in scripts.FAMILIES:
             _, trained, held_out, _ = scripts.phrases(family)
@@ -327,7 +332,7 @@ class TestSentences:
                 assert count >= (15 if region.name in few else 60), (family.name, region.name)
             assert sum(map(len, held_out.values())) >= 30
 
-    def test_held_out_wordings_are_never_trained(self, scripts: ModuleType):
+    def test_held_out_wordings_are_never_trained(self, scripts: SimpleNamespace):
         for family in scripts.FAMILIES:
             _, trained, held_out, _ = scripts.phrases(family)
             assert not set().union(*trained.values()) & set().union(*held_out.values())
@@ -347,11 +352,11 @@ class TestSentences:
             ("leftwards", "rightwards"),
         ],
     )
-    def test_mirror(self, scripts: ModuleType, text: str, twin: str):
+    def test_mirror(self, scripts: SimpleNamespace, text: str, twin: str):
         assert scripts.mirror(text) == twin
         assert scripts.mirror(twin) == text
 
-    def test_likelihood(self, scripts: ModuleType):
+    def test_likelihood(self, scripts: SimpleNamespace):
         """A target, one side of a threshold, the mirrored region, and another world's sentence, by hand."""
         cartpole, car = (next(f for f in scripts.FAMILIES if f.name == name) for name in ("cartpole", "mountain_car"))
         aim = scripts.Aim
@@ -370,7 +375,54 @@ class TestSentences:
         expected = [[-0.5, -np.log(2), -np.log(2), -12], [at_5, -np.log(1 + np.exp(-3)), -np.log(1 + np.exp(3)), -12]]
         np.testing.assert_allclose(likelihood, expected, rtol=1e-5)
 
-    def test_mirrored_captions_aim_at_the_other_side(self, scripts: ModuleType):
+    def test_a_denial_is_truest_where_the_sentence_is_false(self, scripts: SimpleNamespace):
+        family = next(f for f in scripts.FAMILIES if f.name == "cartpole")
+        said = scripts.Caption("at 2", family, (scripts.Aim("pole_tilt", 2, 1.5, 0),))
+        batch = scripts.as_batch([said, said._replace(text="not at 2", denied=True)])
+        states = scripts.attributes_of({"pole_tilt": np.array([2.0, 2.5, 3.5, 9.0])}, 4)
+        true, denied = scripts.log_likelihood(states, np.full(4, scripts.FAMILIES.index(family)), batch).T
+        assert (np.diff(true) < 0).all()
+        assert (np.diff(denied) > 0).all()
+        np.testing.assert_allclose(denied[[0, 3]], [np.log(0.03), np.log(1.03 - np.exp(true[3] / 2))], rtol=1e-5)
+
+    def test_training_denies_and_sets_against_what_cannot_be_so_at_once(self, scripts: SimpleNamespace):
+        family = next(f for f in scripts.FAMILIES if f.name == "cartpole")
+        regions = {region.name: scripts.Caption("", family, region.aims) for region in family.regions}
+        assert scripts.contradict(regions["upright"], regions["fallen"])
+        assert scripts.contradict(regions["fallen"], regions["not fallen"])
+        assert not scripts.contradict(regions["upright"], regions["cart left"])  # both can be so
+        assert not scripts.contradict(regions["upright"], regions["not fallen"])
+        writer = scripts.Writer(np.random.default_rng(0))
+        drawn = [writer.caption(family) for _ in range(3000)]
+        openings = tuple(text.split("{")[0] for text in scripts.DENIED if not text.startswith("{"))
+        denied = [caption for caption in drawn if caption.text.startswith(openings)]
+        assert len(denied) > 30
+        assert sum(caption.denied for caption in drawn) / 3000 == pytest.approx(scripts.DENY_CHANCE, rel=0.3)
+        assert {caption.offset for caption in drawn if caption.denied} == {-0.5}
+        of_names = regions["names"].aims
+        assert not any(caption.denied for caption in drawn if caption.aims == of_names)
+        never = scripts.Writer(np.random.default_rng(0), held_out=True)
+        assert not any(never.caption(family).denied for _ in range(300))
+
+    @pytest.mark.parametrize(
+        ("text", "exchanged"),
+        [
+            ("it leans to the left", True),
+            ("the cart is to the left of the hinge", True),
+            ("nearer to the left edge", False),
+            ("above the line", True),
+            ("the line is above", False),
+        ],
+    )
+    def test_a_phrase_is_exchanged_only_where_it_stays_english(
+        self, scripts: SimpleNamespace, text: str, exchanged: bool
+    ):
+        rng = np.random.default_rng(0)
+        results = {scripts.exchanged(text, rng, 1.0) for _ in range(20)}
+        unchanged = all("to the left" in result or "above" in result for result in results)
+        assert unchanged is not exchanged
+
+    def test_mirrored_captions_aim_at_the_other_side(self, scripts: SimpleNamespace):
         family = next(f for f in scripts.FAMILIES if f.name == "cartpole")
         region = next(region for region in family.regions if region.name == "cart not left")
         writer = scripts.Writer(np.random.default_rng(0))
@@ -382,7 +434,7 @@ class TestSentences:
         assert "right" in right.text
 
 
-def test_texts_of_all_lengths_are_read_in_their_order(scripts: ModuleType):
+def test_texts_of_all_lengths_are_read_in_their_order(scripts: SimpleNamespace):
     training_model = importlib.import_module("training_model")
     torch.manual_seed(0)
     vocabulary = training_model.Vocabulary()
@@ -400,7 +452,7 @@ def test_texts_of_all_lengths_are_read_in_their_order(scripts: ModuleType):
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
-def test_pictures_and_states_are_mirrored_alike(scripts: ModuleType):
+def test_pictures_and_states_are_mirrored_alike(scripts: SimpleNamespace):
     """Training flips half of the pictures, which is right only if the env draws left and right alike."""
     pictures, worlds = importlib.import_module("pictures"), importlib.import_module("worlds")
     for world in worlds.WORLDS:
@@ -416,7 +468,7 @@ def test_pictures_and_states_are_mirrored_alike(scripts: ModuleType):
         assert np.abs(frames[:, :, ::-1] - flipped).mean() < 1.0  # antialiasing and pixel centres differ
 
 
-def test_a_view_keeps_what_matters(scripts: ModuleType):
+def test_a_view_keeps_what_matters(scripts: SimpleNamespace):
     pictures = importlib.import_module("pictures")
     frame = np.full((400, 600, 3), 255, np.uint8)
     frame[:, 290:310] = 0
@@ -430,7 +482,7 @@ def test_a_view_keeps_what_matters(scripts: ModuleType):
     assert dark["crop"] == pytest.approx(1.5 * dark["plain"], rel=0.05)  # of 400 columns in place of 600
 
 
-def test_a_model_that_knows_the_truth_retrieves_the_truest_frames(scripts: ModuleType):
+def test_a_model_that_knows_the_truth_retrieves_the_truest_frames(scripts: SimpleNamespace):
     """One that embeds the n-th frame as the n-th axis, and a sentence as how true it is of each frame."""
     heldout, measures = importlib.import_module("heldout"), importlib.import_module("measures")
     worlds = importlib.import_module("worlds")

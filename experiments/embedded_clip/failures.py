@@ -8,8 +8,10 @@ from functools import cache
 
 import numpy as np
 
-from captions import Caption, Writer, as_batch, log_likelihood, phrases, words_of
+from bank import phrases, words_of
+from captions import Writer
 from heldout import SILENT, Known, Sample, family_rows, name_of
+from meaning import Caption, as_batch, log_likelihood
 from measures import spearman, wording_scores
 from worlds import Array, Family
 

@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captions import Caption, Writer, attributes_of, mirror, phrases
+from bank import mirror, phrases
+from captions import Writer
+from meaning import Caption, attributes_of
 from pictures import View, draw
 from training_model import normalise
 from vlmrm_wrap.encoders.embedded import EmbeddedCLIPEncoder
@@ -96,19 +98,27 @@ def speaking(family: Family) -> list[Caption]:
     return of_regions(family, {region.name for region in family.regions} - SILENT)
 
 
+def denied(caption: Caption) -> Caption:
+    return caption._replace(text=f"it is not true that {caption.text.rstrip('?')}", denied=True)
+
+
 def embed(encoder: EmbeddedCLIPEncoder, samples: list[Sample]) -> Known:
     images = {sample.world.env_id + size_of(sample.world): encode(encoder, sample.images) for sample in samples}
     texts: list[str] = []
+    denials: list[str] = []
     for family in FAMILIES:
         sided = {region.name for region in family.regions if region.mirrored}
         for right in (False, True):
             texts += [caption.text for caption in of_regions(family, sided, right=right)]
-        texts += [caption.text for caption in of_regions(family, {region.name for region in family.regions})]
+        everything = of_regions(family, {region.name for region in family.regions})
+        texts += [caption.text for caption in everything]
+        denials += [denied(caption).text for caption in everything]
         for pair in DENIALS.get(family.name, []):
             texts += [caption.text for name in pair for caption in of_regions(family, {name})]
         texts += family.presets
-    texts = list(dict.fromkeys([*texts, *map(mirror, texts)]))
-    return Known(encoder, images, dict(zip(texts, encoder.encode_text(texts), strict=True)))
+    texts = list(dict.fromkeys([*texts, *map(mirror, texts), *denials]))
+    parts = [encoder.encode_text(texts[start : start + 500]) for start in range(0, len(texts), 500)]
+    return Known(encoder, images, dict(zip(texts, torch.cat(parts), strict=True)))
 
 
 def size_of(world: World) -> str:

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captions import Caption, as_batch, log_likelihood
 from heldout import (
     DENIALS,
     EVALUATION_SEED,
@@ -23,15 +22,17 @@ from heldout import (
     VIEWS,
     Known,
     Sample,
+    denied,
     family_rows,
     name_of,
     of_regions,
     speaking,
 )
+from meaning import Caption, as_batch, log_likelihood
 from training_model import normalise
 from vlmrm_wrap import goal_baseline_reward
 from vlmrm_wrap.encoders.embedded import EmbeddedCLIPEncoder
-from worlds import FAMILIES, Array, Family
+from worlds import FAMILIES, KINDS, Array, Family
 
 ALPHAS = (0.0, 0.5, 1.0)
 
@@ -106,8 +107,8 @@ def wording_table(model: Known, samples: list[Sample]) -> Table:
     table: Table = {}
     for sample in samples:
         scored = wording_scores(model, sample)
-        for kind, harder in (("plain", False), ("harder", True)):
-            values = np.array([scores for goal, scores in scored if goal.harder is harder])
+        for kind in KINDS:
+            values = np.array([scores for goal, scores in scored if goal.kind == kind])
             if len(values):
                 row = [*values.mean(0), values[:, 1].min(), float((values[:, 1] < 0.5).sum())]
                 table[name_of(sample), kind, f"{len(values)}"] = row
@@ -115,13 +116,15 @@ def wording_table(model: Known, samples: list[Sample]) -> Table:
 
 
 def denial_table(model: Known, samples: list[Sample]) -> Table:
+    """Of regions that deny each other, and of any sentence against its own denial in so many words."""
     table: Table = {}
     for sample in samples:
-        for first, second in DENIALS.get(sample.world.family.name, []):
-            right = told_apart(
-                model, sample, product(*(of_regions(sample.world.family, {name}) for name in (first, second)))
-            )
-            table[name_of(sample), first, second] = [right]
+        family = sample.world.family
+        for first, second in DENIALS.get(family.name, []):
+            pairs = product(*(of_regions(family, {name}) for name in (first, second)))
+            table[name_of(sample), first, second] = [told_apart(model, sample, pairs)]
+        pairs = ((caption, denied(caption)) for caption in speaking(family))
+        table[name_of(sample), "any sentence", '"it is not true that ..."'] = [told_apart(model, sample, pairs)]
     return table
 
 
@@ -133,8 +136,8 @@ def side_table(model: Known, samples: list[Sample]) -> Table:
         if not sided:
             continue
         pairs = list(zip(*(of_regions(family, sided, right=right) for right in (False, True)), strict=True))
-        for kind, harder in (("plain", False), ("harder", True)):
-            if chosen := [pair for pair in pairs if pair[0].harder is harder]:
+        for kind in KINDS:
+            if chosen := [pair for pair in pairs if pair[0].kind == kind]:
                 table[name_of(sample), kind, f"{len(chosen)}"] = [told_apart(model, sample, iter(chosen))]
     return table
 

@@ -12,7 +12,8 @@ from functools import cache
 
 import numpy as np
 
-# What ends in * is only put in, never taken out: "over" also stands in "fallen over", "more than" in "no more than".
+# What ends in * is only put in, never taken out: "over the" also stands in "fallen over the edge". What ends in $ is
+# only taken out at the end of a clause: not in "closer to the left edge".
 GROUPS = """
 is not | isn't
 has not | hasn't
@@ -26,8 +27,8 @@ straight up | vertically up | directly up
 straight down | vertically down | directly down
 upwards | upward
 downwards | downward
-above | over* | higher than
-below | under* | beneath | lower than
+above the | over the* | higher than the
+below the | under the* | beneath the | lower than the
 nearly | almost
 slightly | a little | a bit | somewhat
 strongly | heavily | very far
@@ -54,8 +55,8 @@ close to | near
 next to | beside
 left side | left half | left-hand side
 right side | right half | right-hand side
-to the left | towards the left | leftwards
-to the right | towards the right | rightwards
+to the left$ | towards the left$ | leftwards
+to the right$ | towards the right$ | rightwards
 the tip | the free end | the far end | the outer end
 the pivot | the axle | the hinge
 raised | lifted
@@ -65,16 +66,20 @@ we want | the goal is to have | the aim is to have
 we see | one sees | you see
 """
 
+_CLAUSE_ENDS = r"(?=$|[,:?]| of\b| and\b| or\b| but\b)"
+
 
 @cache
 def _table() -> tuple[re.Pattern[str], dict[str, tuple[str, ...]]]:
     options: dict[str, tuple[str, ...]] = {}
     for line in filter(None, GROUPS.strip().splitlines()):
         phrases = [phrase.strip() for phrase in line.split("|")]
-        group = tuple(phrase.rstrip("*") for phrase in phrases)
+        group = tuple(phrase.rstrip("*$") for phrase in phrases)
         options |= {phrase: group for phrase in phrases if not phrase.endswith("*")}
     longest_first = sorted(options, key=len, reverse=True)
-    return re.compile(r"\b(?:" + "|".join(map(re.escape, longest_first)) + r")\b"), options
+    patterns = (re.escape(phrase.rstrip("$")) + r"\b" + _CLAUSE_ENDS * phrase.endswith("$") for phrase in longest_first)
+    pattern = re.compile(r"\b(?:" + "|".join(patterns) + ")")
+    return pattern, {phrase.rstrip("$"): group for phrase, group in options.items()}
 
 
 def exchanged(text: str, rng: np.random.Generator, chance: float) -> str:
@@ -91,4 +96,4 @@ def exchanged(text: str, rng: np.random.Generator, chance: float) -> str:
 
 
 def synonyms() -> list[str]:
-    return [phrase.strip(" *") for line in GROUPS.strip().splitlines() for phrase in line.split("|")]
+    return [phrase.strip(" *$") for line in GROUPS.strip().splitlines() for phrase in line.split("|")]

@@ -29,25 +29,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captions import (
-    CaptionBatch,
-    attribute_columns,
-    attributes_of,
-    log_likelihood,
-    reading_shares,
-    speaks_of_another,
-    write_captions,
-)
+from captions import reading_shares, write_captions
+from meaning import CaptionBatch, attribute_columns, attributes_of, log_likelihood, speaks_of_another
 from pictures import draw_views
 from training_model import EMBED_DIM, StateReader, TinyCLIP, Vocabulary, export, normalise
 from worlds import FAMILIES, WORLDS, Array, Family
 
 ASSET = Path(__file__).parents[2] / "vlmrm_wrap/encoders/assets/embedded_clip.safetensors"
 STATES_PER_STEP, CAPTIONS_PER_STEP, IMAGES_PER_STEP = 200, 160, 120
-READING = 0.55  # of all steps; in the rest it learns to see
+READING = 0.74  # of all steps; in the rest it learns to see
 LEARNING_RATE, WARM_UP_STEPS = 2e-3, 60
 READING_DECAY, SEEING_DECAY = 0.5, 0.05  # of weights: there are fewer sentences than pictures to learn by heart
-WORD_DROPOUT, MEANING_WEIGHT = 0.1, 0.5
+WORD_DROPOUT, MEANING_WEIGHT = 0.04, 0.5
 # Of the normalised image, where 1 is about 70 of 255 levels: an image's own noise and change of colours are drawn from
 # half normal and normal distributions of these widths.
 PIXEL_NOISE, BRIGHTNESS, TINT = 0.05, 0.06, 0.03
@@ -72,11 +65,13 @@ class Meanings(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._attributes = len(attribute_columns())
-        self._head = nn.Linear(EMBED_DIM, 3 * self._attributes + len(FAMILIES) + 1)
+        self._head = nn.Linear(EMBED_DIM, 3 * self._attributes + len(FAMILIES) + 2)
 
     def loss(self, embeddings: Tensor, captions: CaptionBatch) -> Tensor:
         k = self._attributes
-        values, weights, senses, families = self._head(10 * embeddings).split([k, k, k, len(FAMILIES) + 1], dim=1)
+        values, weights, senses, families, denied = self._head(10 * embeddings).split(
+            [k, k, k, len(FAMILIES) + 1, 1], dim=1
+        )
         wanted = [torch.from_numpy(array) for array in (captions.values, captions.weights, captions.senses)]
         spoken_of = wanted[1] > 0
         gaps = [
@@ -84,7 +79,9 @@ class Meanings(nn.Module):
             functional.smooth_l1_loss(weights, wanted[1], reduction="none").sum(1).mean(),
             functional.smooth_l1_loss(senses, wanted[2], reduction="none").sum(1).mean(),
         ]
-        return sum(gaps, functional.cross_entropy(families, torch.from_numpy(captions.family + 1)))
+        gaps.append(functional.cross_entropy(families, torch.from_numpy(captions.family + 1)))
+        is_denied = torch.from_numpy(captions.denied).float()
+        return sum(gaps, functional.binary_cross_entropy_with_logits(denied[:, 0], is_denied))
 
 
 class Frames:
@@ -176,7 +173,7 @@ def main() -> None:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=6600)
+    parser.add_argument("--steps", type=int, default=10600)
     parser.add_argument("--out", type=Path, default=ASSET, help="the safetensors file to write")
     parser.add_argument("--frames", type=float, default=1.0, help="fraction of the frames to render")
     return parser.parse_args()

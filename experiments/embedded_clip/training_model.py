@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captions import PRESETS, all_texts, taught_words
+from bank import PRESETS, all_texts, taught_words
 from pictures import IMAGE_SIZE, INTERPOLATION, RESIZE_MODE
 from vlmrm_wrap.encoders.openai_clip import OPENAI_MEAN, OPENAI_STD, import_clip
 from worlds import WORLDS

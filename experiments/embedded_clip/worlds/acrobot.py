@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .world import Aim, Array, Family, Region, World, above, below, near, wrap_angle
+from .world import Aim, Array, Family, Region, World, above, below, near, sentences_beside, wrap_angle
 
 LINKS = 0.5  # a difference of height, in links, that is clearly different to the eye
 
@@ -18,7 +17,7 @@ def _tip(links: float) -> tuple[Aim, ...]:
 
 FAMILY = Family(
     name="acrobot",
-    share=0.15,
+    share=0.12,
     regions=(
         Region("names", (), offset=-2),
         Region("high", _tip(2)),
@@ -34,8 +33,7 @@ FAMILY = Family(
         Region("not hanging", (above("tip_height", -1 / LINKS, 1.3),), offset=-0.5),
         Region("not folded", (below("arm_fold", 1.5 / 0.6, 1.0),), offset=-0.5),
     ),
-    sentences=Path(__file__).with_suffix(".txt").read_text(),
-    harder=Path(__file__).with_name("acrobot_harder.txt").read_text(),
+    sentences=sentences_beside(__file__),
     presets=("the two-link arm swung up high above the line", "a two-link arm"),
     truth_name="tip height, links",
     signed=frozenset({"arm_side"}),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .world import Aim, Array, Family, Region, World, above, below, near, warp_degrees, wrap_angle
+from .world import Aim, Array, Family, Region, World, above, below, near, sentences_beside, warp_degrees, wrap_angle
 
 FINE = 5  # degrees: control happens within 12
 
@@ -34,7 +33,7 @@ def _cart(x: float) -> tuple[Aim, ...]:
 
 FAMILY = Family(
     name="cartpole",
-    share=0.44,
+    share=0.40,
     regions=(
         Region("names", (near("cart_seen", 1, 1),), offset=-2),
         Region("upright", _tilt(0), topic="pole"),
@@ -65,8 +64,7 @@ FAMILY = Family(
         Region("cart not left", (SEEN, above("cart_x", 0, 1.5)), offset=-0.5, mirrored=True),
         Region("cart gone", (near("cart_seen", 0, 3),)),
     ),
-    sentences=Path(__file__).with_suffix(".txt").read_text(),
-    harder=Path(__file__).with_name("cartpole_harder.txt").read_text(),
+    sentences=sentences_beside(__file__),
     presets=("pole vertically upright on top of the cart", "pole and cart"),
     truth_name="-abs(angle), degrees",
     signed=frozenset({"pole_lean", "cart_x"}),
@@ -117,6 +115,6 @@ def _place_mujoco(env: Any, state: Array) -> None:
 WORLDS = (
     World("CartPole-v1", FAMILY, 14000, _sample, _place, _measure, _truth, crop=_in_crop),
     # At half its usual size, which is a tenth of the cost in software and more than the model sees.
-    World("InvertedPendulum-v5", FAMILY, 4000, _sample, _place_mujoco, _measure, _truth,
+    World("InvertedPendulum-v5", FAMILY, 6000, _sample, _place_mujoco, _measure, _truth,
           kwargs={"width": 240, "height": 240}),
 )  # fmt: skip

@@ -5,12 +5,11 @@ Gymnasium draws a robot and a red flag from 1.4 on, an elf and a cookie before.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .world import Aim, Array, Family, Region, World, above, below, near
+from .world import Aim, Array, Family, Region, World, above, below, near, sentences_beside
 
 ROWS, COLUMNS = 4, 12
 START, GOAL = (ROWS - 1) * COLUMNS, ROWS * COLUMNS - 1
@@ -35,7 +34,7 @@ def _column(place: float, weight: float = 1.5) -> Aim:
 
 FAMILY = Family(
     name="cliff_walking",
-    share=0.03,
+    share=0.04,
     regions=(
         Region("names", (), offset=-2),
         Region("goal", (near("cliff_goal", 0, 2),)),
@@ -47,7 +46,7 @@ FAMILY = Family(
         Region("cliff edge", (_row(ROWS - 2), _column(0.5, 0.15)), topic="row"),
         Region("not at goal", (above("cliff_goal", float(_warp(1)), 1.5),), offset=-0.5),
     ),
-    sentences=Path(__file__).with_suffix(".txt").read_text(),
+    sentences=sentences_beside(__file__),
     presets=("the player at the goal to the right of the cliff", "a player on a grid with a cliff"),
     truth_name="-walking distance",
 )  # fmt: skip

@@ -6,13 +6,12 @@ Gymnasium draws a robot and a red flag from 1.4 on, an elf and a present before.
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gymnasium.envs.toy_text.frozen_lake import MAPS
 
-from .world import Aim, Array, Family, Region, World, above, below, near
+from .world import Aim, Array, Family, Region, World, above, below, near, sentences_beside
 
 LOST = 20.0  # steps: the distance of those in a hole, who never arrive
 QUARTER = 0.25  # of a side: clearly another place
@@ -38,7 +37,7 @@ def _column(place: float, weight: float = 1.2) -> Aim:
 
 FAMILY = Family(
     name="frozen_lake",
-    share=0.05,
+    share=0.04,
     regions=(
         Region("names", (), offset=-2),
         Region("goal", (DRY, near("lake_goal", 0, 2))),
@@ -52,7 +51,7 @@ FAMILY = Family(
         Region("right half", (DRY, above("lake_column", 0.5 / QUARTER)), offset=-0.3, topic="column"),
         Region("not at goal", (above("lake_goal", float(_warp(1)), 1.5),), offset=-0.5),
     ),
-    sentences=Path(__file__).with_suffix(".txt").read_text(),
+    sentences=sentences_beside(__file__),
     presets=(
         "the robot standing at the red flag at the bottom right of the frozen lake",
         "a robot on a frozen lake",

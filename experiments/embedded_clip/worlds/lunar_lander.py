@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gymnasium.utils import seeding
 
-from .world import Aim, Array, Family, Region, World, above, near, warp_degrees, wrap_angle
+from .world import Aim, Array, Family, Region, World, above, near, sentences_beside, warp_degrees, wrap_angle
 
 # As in gymnasium/envs/box2d/lunar_lander.py, in its metres: 30 pixels each.
 WIDTH, HEIGHT = 20.0, 40 / 3
@@ -55,7 +54,7 @@ def _higher(metres: float, weight: float = 1.5) -> Aim:
 
 FAMILY = Family(
     name="lunar_lander",
-    share=0.09,
+    share=0.27,
     regions=(
         Region("names", (near("lander_seen", 1, 1),), offset=-2),
         Region("landed", (SEEN, near("lander_pad", 0, 2))),
@@ -74,7 +73,7 @@ FAMILY = Family(
         Region("not upright", (SEEN, above("lander_tilt", _warp_degrees(35), 1.5)), offset=-0.5),
         Region("gone", (near("lander_seen", 0, 3),)),
     ),
-    sentences=Path(__file__).with_suffix(".txt").read_text(),
+    sentences=sentences_beside(__file__),
     presets=("the lunar lander resting upright on the pad between the two flags", "a lunar lander"),
     truth_name="-distance to rest on the pad",
     signed=frozenset({"lander_x", "lander_lean"}),
@@ -231,4 +230,4 @@ def _in_crop(states: Array) -> Array:
     return inside
 
 
-WORLDS = (World("LunarLander-v3", FAMILY, 4000, _sample, _place, _measure, _truth, crop=_in_crop),)
+WORLDS = (World("LunarLander-v3", FAMILY, 12000, _sample, _place, _measure, _truth, crop=_in_crop),)

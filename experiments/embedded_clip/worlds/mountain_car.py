@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .world import Array, Family, Region, World, above, below, near
+from .world import Array, Family, Region, World, above, below, near, sentences_beside
 
 VALLEY_X = -np.pi / 6  # the lowest point of the track sin(3x)
 EYE = 0.25  # a distance in x that is clearly different to the eye
@@ -20,7 +19,7 @@ def _x(x: float) -> tuple[Any, ...]:
 
 FAMILY = Family(
     name="mountain_car",
-    share=0.12,
+    share=0.06,
     regions=(
         Region("names", (), offset=-2),
         Region("at flag", (near("car_progress", 0, 1.3),)),
@@ -39,8 +38,7 @@ FAMILY = Family(
         Region("right half", (above("car_x", 0.0, 1.0),), offset=-0.5),
         Region("left half", (below("car_x", VALLEY_X / EYE, 1.0),), offset=-0.5),
     ),
-    sentences=Path(__file__).with_suffix(".txt").read_text(),
-    harder=Path(__file__).with_name("mountain_car_harder.txt").read_text(),
+    sentences=sentences_beside(__file__),
     presets=("a car at the peak of the mountain, next to the yellow flag", "a car in the mountain"),
     truth_name="car x",
 )

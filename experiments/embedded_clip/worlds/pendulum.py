@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .world import Aim, Array, Family, Region, World, above, below, near, warp_degrees, wrap_angle
+from .world import Aim, Array, Family, Region, World, above, below, near, sentences_beside, warp_degrees, wrap_angle
 
 FINE = 10  # degrees
 
@@ -26,7 +25,7 @@ def _left(degrees: float) -> tuple[Aim, ...]:
 
 FAMILY = Family(
     name="pendulum",
-    share=0.12,
+    share=0.07,
     regions=(
         Region("names", (), offset=-2),
         Region("upright", _tilt(0)),
@@ -45,8 +44,7 @@ FAMILY = Family(
         Region("not upright", (above("pendulum_tilt", _warp(30), 1.5),), offset=-0.5),
         Region("not hanging", (below("pendulum_tilt", _warp(120), 1.5),), offset=-0.5),
     ),
-    sentences=Path(__file__).with_suffix(".txt").read_text(),
-    harder=Path(__file__).with_name("pendulum_harder.txt").read_text(),
+    sentences=sentences_beside(__file__),
     presets=("the pendulum pointing straight up", "a pendulum"),
     truth_name="-abs(angle), degrees",
     signed=frozenset({"pendulum_side"}),

@@ -13,12 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+# What a sentence is like, and of how many wordings one is held out. "harder": relations turned round, comparisons,
+# thresholds, unusual denials. "contrasts": sentences that hold the words of one region and are true of another, often
+# in pairs; most of them are needed for teaching.
+KINDS = {"plain": 5, "harder": 5, "contrasts": 20}
 
 
 class Aim(NamedTuple):
@@ -61,17 +67,16 @@ class Region:
     topic: str = ""  # sentences of two topics can be joined by "and"; "" joins nothing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity: the sentences are long
 class Family:
     """The sentences about one kind of picture, and the share of such pictures in a training batch."""
 
     name: str
     share: float
     regions: tuple[Region, ...]
-    sentences: str  # README.md beside this folder shows the format
+    sentences: Mapping[str, str]  # one of KINDS -> text; README.md beside this folder shows the format
     presets: tuple[str, str]  # (goal, baseline) of the evaluation: never trained on
     truth_name: str  # what the goal speaks of, for the tables
-    harder: str = ""  # more sentences, without [words]: turned round, compared, denied; evaluated on their own
     signed: frozenset[str] = field(default_factory=frozenset)  # attributes that change sign between left and right
 
 
@@ -90,6 +95,13 @@ class World:
     ]  # states (n, k) -> (n,): what the preset goal's reward should grow with; NaN: nothing
     kwargs: Mapping[str, Any] = field(default_factory=dict)  # of gymnasium.make
     crop: Callable[[Array], Array] | None = None  # states -> bool (n,): what matters is in the central square
+
+
+def sentences_beside(module: str) -> dict[str, str]:
+    """Kind -> text, of NAME.txt and NAME_KIND.txt beside a world's NAME.py, which calls this with its `__file__`."""
+    name = Path(module).stem
+    files = {kind: Path(module).with_name(f"{name}_{kind}.txt" if kind != "plain" else f"{name}.txt") for kind in KINDS}
+    return {kind: file.read_text() for kind, file in files.items() if kind == "plain" or file.exists()}
 
 
 def wrap_angle(radians: Array) -> Array:

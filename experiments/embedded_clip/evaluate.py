@@ -144,7 +144,7 @@ def write_section(path: Path, name: str, text: str) -> None:
 
 
 def draw_sheet(model: Known, samples: list[Sample], path: Path) -> None:
-    """Four frames of each world with the held-out captions of its family that fit best and worst."""
+    """Four frames of each world, worst to best, with the held-out captions of its family that fit best and worst."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -155,15 +155,17 @@ def draw_sheet(model: Known, samples: list[Sample], path: Path) -> None:
     for line, sample in zip(axes, samples, strict=True):
         goals = speaking(sample.world.family)
         texts = torch.stack([model.texts[goal.text] for goal in goals])
-        rows = np.linspace(0, len(sample.states) - 1, columns).astype(int)
+        truth = sample.world.truth(sample.states)
+        order = [row for row in np.argsort(truth, kind="stable") if np.isfinite(truth[row])]
+        rows = np.array(order)[np.linspace(0, len(order) - 1, columns).astype(int)]
         for axis, row, frame in zip(line, rows, draw(sample.world, sample.states[rows]), strict=True):
             cosine = (model.images[name_of(sample)][row] @ texts.T).numpy()
-            order = cosine.argsort()
+            worst_first = cosine.argsort()
             axis.imshow(frame, aspect="auto")
             axis.set_xticks([])
             axis.set_yticks([])
-            best = [f"+{cosine[i]:.2f} {goals[i].text}" for i in order[::-1][:2]]
-            worst = [f"{cosine[i]:+.2f} {goals[i].text}" for i in order[:1]]
+            best = [f"+{cosine[i]:.2f} {goals[i].text}" for i in worst_first[::-1][:2]]
+            worst = [f"{cosine[i]:+.2f} {goals[i].text}" for i in worst_first[:1]]
             axis.set_xlabel("\n".join(shortened(text) for text in best + worst), fontsize=7, loc="left")
         line[0].set_ylabel(name_of(sample), fontsize=8)
     figure.suptitle(f"cosines of held-out captions: the two best and the worst (logit scale {scale:.1f})", fontsize=10)
@@ -172,7 +174,7 @@ def draw_sheet(model: Known, samples: list[Sample], path: Path) -> None:
     plt.close(figure)
 
 
-def shortened(text: str, length: int = 68) -> str:
+def shortened(text: str, length: int = 54) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 

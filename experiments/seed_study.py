@@ -9,8 +9,9 @@ evaluated over 100 episodes of the unmodified env. Finished runs are kept in --o
 be stopped (Ctrl-C, SIGTERM) and started again with the same command; a run that was cut short goes on from its last
 save, unless its config or the options given have changed since.
 
-Prints a Markdown table of all seeds, the failed ones too, with the interquartile mean (IQM) over seeds and its 95 %
-bootstrap interval (Agarwal et al. 2021, arXiv 2108.13264). --report PATH writes it as PATH.md, PATH.json and PATH.png.
+Prints a Markdown table of all seeds, the failed ones too, and those that an earlier command with more --seeds has
+finished, with the interquartile mean (IQM) over seeds and its 95 % bootstrap interval (Agarwal et al. 2021, arXiv
+2108.13264). --report PATH writes it as PATH.md, PATH.json and PATH.png.
 """
 
 import argparse
@@ -128,15 +129,29 @@ def main() -> None:
         failed = train([run for run in runs if run.result() is None], args.jobs, extra)
     except KeyboardInterrupt:
         stopped = True
-    text = table(runs)
+    shown = with_further_seeds(runs)
+    text = table(shown)
     print(f"\n{text}")
     if args.report:
-        write_report(runs, text, args.report)
+        write_report(shown, text, args.report)
     for run in failed:
         print(f"failed: {run.name}, see {run.out / run.name}.log", file=sys.stderr)
     if stopped:
         print("stopped; the same command goes on with the runs that are missing", file=sys.stderr)
     sys.exit(130 if stopped else bool(failed))
+
+
+def with_further_seeds(runs: list[Run]) -> list[Run]:
+    """``runs``, and further seeds of theirs that other commands have finished in the same folder."""
+    shown = {run.name: run for run in runs}
+    for run in runs:
+        if run.seed == 0:
+            before_seed = run.name.removesuffix("0")
+            for file in run.out.glob(f"{before_seed}*/evaluation.json"):
+                seed = file.parent.name.removeprefix(before_seed)
+                if seed.isdecimal():
+                    shown.setdefault(file.parent.name, Run(run.config, run.reward, int(seed), run.out))
+    return sorted(shown.values(), key=lambda run: run.seed)
 
 
 def train(waiting: list[Run], jobs: int, extra: list[str]) -> list[Run]:

@@ -439,6 +439,9 @@ class TestSeedStudy:
         finished = tmp_path / "study" / "cartpole_ppo-constant-seed0"
         finished.mkdir(parents=True)
         (finished / "evaluation.json").write_text('{"mean": 123.4, "terminated": [true, false]}')
+        further = tmp_path / "study" / "cartpole_ppo-constant-seed10"  # of an earlier study of more seeds
+        further.mkdir()
+        (further / "evaluation.json").write_text('{"mean": 125.4, "terminated": [false, false]}')
         cut_short = tmp_path / "study" / "cartpole_ppo-env-seed0"
         cut_short.mkdir()
         arguments = [config, "--rewards", "constant", "env", "--seeds", 1, "--out", "study", "--report", "report"]
@@ -447,9 +450,11 @@ class TestSeedStudy:
         evaluation = json.loads((cut_short / "evaluation.json").read_text())
         assert len(evaluation["terminated"]) == 2  # TINY's episodes win over the study's 100
         text = (tmp_path / "report.md").read_text()
-        assert "| a constant (control) | 123.4 | 123.4 to 123.4 | 0 of 1 at 475 or more | 50 to 50 % | 123.4 |" in text
+        solved = "0 of 2 at 475 or more"
+        assert f"| a constant (control) | 124.4 | 123.4 to 125.4 | {solved} | 0 to 50 % | 123.4, 125.4 |" in text
         assert f"| the env's own (ceiling) | {evaluation['mean']:.1f} |" in text
-        assert [entry["reward"] for entry in json.loads((tmp_path / "report.json").read_text())] == ["constant", "env"]
+        entries = [(entry["reward"], entry["seed"]) for entry in json.loads((tmp_path / "report.json").read_text())]
+        assert entries == [("constant", 0), ("env", 0), ("constant", 10)]
         assert (tmp_path / "report.png").read_bytes()[1:4] == b"PNG"
 
     def test_goes_on_with_what_was_cut_short(

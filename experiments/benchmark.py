@@ -324,11 +324,12 @@ def peak_of(name: str, quick: bool) -> float:
 
 
 def cache(args: Namespace) -> list[Row]:
-    """Whole trainings of train_ppo.py: frames scored over frames encoded. Above: what looking up costs in vain."""
+    """Whole trainings: frames scored over frames encoded. Above: what looking up costs in vain."""
     rows: list[Row] = []
-    for config in ("cartpole_ppo", "mountain_car_continuous_ppo", "pendulum_ppo", "acrobot_ppo"):
+    for config in ("cartpole_ppo", "mountain_car_continuous_sac", "pendulum_ppo", "acrobot_ppo"):
+        script = HERE / f"train_{config.rpartition('_')[2]}.py"
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, str(HERE / "train_ppo.py"), "--config", f"{HERE.parent}/configs/{config}.yaml"]
+            command = [sys.executable, str(script), "--config", f"{HERE.parent}/configs/{config}.yaml"]
             command += ["--out", folder, "--name", "run", "--evaluation.episodes", "1", "--evaluation.video", "false"]
             command += ["--total_steps", "4096"] if args.quick else []
             subprocess.run(command, capture_output=True, check=True)

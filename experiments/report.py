@@ -24,7 +24,7 @@ def plot_learning_curves(progress: Path, image: Path, title: str, checkpoint: in
     for axis, (key, label, color) in zip(axes, curves, strict=True):
         points = [(int(row["time/total_timesteps"]), float(row[key])) for row in rows if row.get(key)]
         if points:
-            axis.plot(*zip(*points, strict=True), color=color)
+            axis.plot(*zip(*points, strict=True), color=color, marker="." if len(points) == 1 else None)
         if checkpoint:
             axis.axvline(checkpoint, color="0.7", linewidth=1, zorder=0)
         axis.set_ylabel(f"{label}\nper training episode")

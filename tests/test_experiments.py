@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("jsonargparse")
 pytest.importorskip("stable_baselines3")
@@ -277,6 +278,18 @@ def test_the_film_is_as_long_as_the_evaluations_episode(runs, steps: int) -> Non
     env, evaluation = EnvConfig("MountainCarContinuous-v0"), EvaluationConfig(episodes=1, max_steps=steps)
     filmed = report.record_video(act, env, evaluation, SimpleNamespace(score=black), None)
     assert len(filmed.rewards) == runs.evaluate(act, env, evaluation)["lengths"][0] == steps
+
+
+def test_a_curve_of_one_point_is_seen(runs, tmp_path: Path) -> None:
+    import report
+
+    rows = tmp_path / "progress.csv"
+    rows.write_text("time/total_timesteps,rollout/ep_clip_rew_mean,rollout/ep_rew_mean\n4096,255.9,20.1\n")
+    report.plot_learning_curves(rows, tmp_path / "curves.png", "short", None)
+    picture = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB")).astype(int)
+    red, blue = picture[..., 0], picture[..., 2]
+    assert (blue - red > 100).any()  # C0
+    assert (red - blue > 100).any()  # C1
 
 
 def black(frames: np.ndarray) -> FrameScores:

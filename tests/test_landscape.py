@@ -103,6 +103,14 @@ def test_mujoco_by_joint(run) -> None:
     assert "nothing else" not in out  # the embedded model has been taught it
 
 
+def test_states_that_were_not_swept_are_named(run) -> None:
+    pytest.importorskip("mujoco")
+    words = ["--goal", "pole upright", "--baseline", "a pole", "--steps", "3"]
+    status, out, _ = run("landscape", "InvertedPendulum-v5", *words)
+    assert status == 0
+    assert "along a random policy; the state can be swept instead, --state NAME=LOW:HIGH, of slider, hinge" in out
+
+
 def test_an_env_that_the_embedded_model_was_not_taught_is_told() -> None:
     clip = SimpleNamespace(name="embedded", metadata={"env_ids": '["CartPole-v1"]'})
     known, unknown = (SimpleNamespace(spec=SimpleNamespace(id=name)) for name in ("CartPole-v1", "Hopper-v5"))

@@ -179,6 +179,9 @@ def landscape(
     known = visited if space is not None else None
     spec = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
     notes = [finding.message for finding in check_env_is_known(model.encoder, env)]
+    if grid is None and policy is None and space is not None:
+        shown = ", ".join(space.names[:4]) + (", ..." if len(space.names) > 4 else "")
+        notes.append(f"along a random policy; the state can be swept instead, --state NAME=LOW:HIGH, of {shown}")
     if unpaid := int((~np.isfinite(env_rewards)).sum()):
         notes.append(f"{spec} itself pays NaN or infinity at {unpaid} of these {len(env_rewards)} frames")
     return Landscape(

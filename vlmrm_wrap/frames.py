@@ -24,7 +24,7 @@ from vlmrm_wrap.rendering import FrameRenderer, check_renders
 from vlmrm_wrap.shared_frames import SharedFrames
 from vlmrm_wrap.workers import exit_with_parent
 
-__all__ = ["FrameCapture", "FrameReader"]
+__all__ = ["FrameCapture", "FrameReader", "SharedFrames"]
 
 # In a step counter: the FrameCapture has no frame to show but an error to tell; it belongs to a later reader now.
 _FAILED, _TAKEN = -1, -2

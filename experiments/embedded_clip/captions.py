@@ -48,7 +48,7 @@ class Writer:
             partners = [other for other in regions if region.topic and other.topic not in ("", region.topic)]
             if partners and self._chance(JOIN_CHANCE):
                 caption = _join(caption, self.of_region(family, self._pick(partners)))
-            elif len(caption.aims) > 0 and region.name != "names":
+            elif caption.aims and region.name != "names":
                 caption = self._with_speech(caption, lambda: self.of_region(family, self._pick(regions)))
         if caption.text in family.presets:  # a slot may spell one by chance
             return self.caption(family)

@@ -6,8 +6,8 @@
 
 With several models a cell is the mean over them ± half the distance between the extremes.
 
-States are drawn from the distribution of the training states with another seed. Wordings are the held-out fifth and
-the preset prompts. Spearman's rank correlation, where the truth has ties (a cell of a grid, a cart in or out of the
+States are drawn from the distribution of the training states with another seed. Wordings are the held-out ones
+and the preset prompts. Spearman's rank correlation, where the truth has ties (a cell of a grid, a cart in or out of the
 picture), is divided by the most that a tie-free reward can reach.
 """
 

@@ -110,9 +110,8 @@ def embed(encoder: EmbeddedCLIPEncoder, samples: list[Sample]) -> Known:
         sided = {region.name for region in family.regions if region.mirrored}
         for right in (False, True):
             texts += [caption.text for caption in of_regions(family, sided, right=right)]
-        everything = of_regions(family, {region.name for region in family.regions})
-        texts += [caption.text for caption in everything]
-        denials += [denied(caption).text for caption in everything]
+        texts += [caption.text for caption in of_regions(family, {region.name for region in family.regions})]
+        denials += [denied(caption).text for caption in speaking(family)]
         for pair in DENIALS.get(family.name, []):
             texts += [caption.text for name in pair for caption in of_regions(family, {name})]
         texts += family.presets

@@ -6,7 +6,7 @@ Renders the frames of every world, then trains in two stages.
 
 1. The text tower learns to read, together with a `StateReader`: a small network that is told the states of the worlds
    as numbers. The loss is CLIP's with soft targets: instead of one right caption per state, every caption has a
-   likelihood, computed from the state (captions.py).
+   likelihood, computed from the state (meaning.py).
 2. The image tower learns to see: to embed each frame where the reader embeds its state. No sentence is read any more,
    so all of the time goes into pictures.
 

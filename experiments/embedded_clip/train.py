@@ -30,10 +30,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from captions import reading_shares, write_captions
-from meaning import CaptionBatch, attribute_columns, attributes_of, log_likelihood, speaks_of_another
-from pictures import draw_views
-from training_model import EMBED_DIM, StateReader, TinyCLIP, Vocabulary, export, normalise
-from worlds import FAMILIES, WORLDS, Array, Family
+from meaning import CaptionBatch, attribute_columns, log_likelihood, speaks_of_another
+from training_frames import Frames, recoloured
+from training_model import EMBED_DIM, StateReader, TinyCLIP, Vocabulary, export
+from worlds import FAMILIES
 
 ASSET = Path(__file__).parents[2] / "vlmrm_wrap/encoders/assets/embedded_clip.safetensors"
 STATES_PER_STEP, CAPTIONS_PER_STEP, IMAGES_PER_STEP = 200, 160, 120
@@ -41,9 +41,6 @@ READING = 0.74  # of all steps; in the rest it learns to see
 LEARNING_RATE, WARM_UP_STEPS = 2e-3, 60
 READING_DECAY, SEEING_DECAY = 0.5, 0.05  # of weights: there are fewer sentences than pictures to learn by heart
 WORD_DROPOUT, MEANING_WEIGHT = 0.04, 0.5
-# Of the normalised image, where 1 is about 70 of 255 levels: an image's own noise and change of colours are drawn from
-# half normal and normal distributions of these widths.
-PIXEL_NOISE, BRIGHTNESS, TINT = 0.05, 0.06, 0.03
 
 # The loss reads the likelihoods at two temperatures. At 1 only captions that nearly fit count,
 # which makes the reward steep near the goal. At 4 the far ones count too, and the reward stays
@@ -82,61 +79,6 @@ class Meanings(nn.Module):
         gaps.append(functional.cross_entropy(families, torch.from_numpy(captions.family + 1)))
         is_denied = torch.from_numpy(captions.denied).float()
         return sum(gaps, functional.binary_cross_entropy_with_logits(denied[:, 0], is_denied))
-
-
-class Frames:
-    """The rendered training frames, by family, and batches of them."""
-
-    def __init__(self, seed: int, fraction: float) -> None:
-        images: dict[Family, list[Tensor]] = {family: [] for family in FAMILIES}
-        attributes: dict[Family, list[Array]] = {family: [] for family in FAMILIES}
-        for index, world in enumerate(WORLDS):
-            rng = np.random.default_rng([seed, 0, index])
-            start, n = time.monotonic(), max(64, round(fraction * world.frames))
-            states = world.sample(rng, n)
-            images[world.family].append(draw_views(world, states, rng))
-            attributes[world.family].append(attributes_of(world.measure(states), n))
-            seconds = time.monotonic() - start
-            print(f"rendered {n:6d} {world.env_id:26s} {seconds:5.0f} s", flush=True)
-        self.images = [torch.cat(images[family]) for family in FAMILIES]
-        self.attributes = [np.concatenate(attributes[family]) for family in FAMILIES]
-
-    def draw(self, rng: np.random.Generator, n: int, shares: Array) -> tuple[list[Array], list[Array], Array, Array]:
-        """(rows, mirrored) of each family, attributes (n, k), family indices (n,)."""
-        family = np.sort(rng.choice(len(FAMILIES), size=n, p=shares))
-        rows, mirrored, attributes = [], [], []
-        for index, own in enumerate(FAMILIES):
-            chosen = rng.integers(len(self.images[index]), size=int((family == index).sum()))
-            flip = (rng.random(len(chosen)) < 0.5) & bool(own.signed)  # where left and right are alike: half
-            signs = np.array([-1.0 if name in own.signed else 1.0 for name in attribute_columns()], np.float32)
-            values = self.attributes[index][chosen]
-            rows.append(chosen)
-            mirrored.append(flip)
-            attributes.append(np.where(flip[:, None], values * signs, values))
-        return rows, mirrored, np.concatenate(attributes), family
-
-    def show(self, rows: list[Array], mirrored: list[Array]) -> Tensor:
-        """Normalised images (n, 3, 64, 64) of what was drawn."""
-        shown = []
-        for images, chosen, flip in zip(self.images, map(torch.from_numpy, rows), mirrored, strict=True):
-            picked = images[chosen]
-            shown.append(torch.where(torch.from_numpy(flip)[:, None, None, None], picked.flip(-1), picked))
-        return normalise(torch.cat(shown))
-
-    def first_of_each(self, n: int) -> Tensor:
-        """Normalised images, n of each family."""
-        return normalise(torch.cat([images[:n] for images in self.images]))
-
-
-def recoloured(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image a little brighter or darker, tinted, and noisy."""
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
-
-    n = len(images)
-    images = images * (1 + BRIGHTNESS * normal(n, 1, 1, 1)) + TINT * normal(n, 3, 1, 1)
-    return images + PIXEL_NOISE * normal(n, 1, 1, 1).abs() * normal(*images.shape)
 
 
 def main() -> None:
